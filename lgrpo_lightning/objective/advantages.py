@@ -24,8 +24,8 @@ def group_advantages(
     Args:
         rewards: [B, G] float.
         scale: what to divide by: ``"group"``, the group's own deviation (GRPO); ``"batch"``, the
-            deviation of all rewards in ``rewards`` (arXiv 2508.08221); ``"none"``, nothing (Dr. GRPO,
-            arXiv 2503.20783).
+            deviation of all rewards in ``rewards`` (arXiv 2508.08221); ``"none"``, nothing
+            (Dr. GRPO, arXiv 2503.20783).
         epsilon: ε, added to the deviation.
 
     Returns:
@@ -40,7 +40,7 @@ def group_advantages(
         raise ValueError(f"scale must be one of {get_args(AdvantageScale)}, got {scale!r}")
     known = ~rewards.isnan()
     centred = torch.where(known, rewards - rewards.nanmean(dim=1, keepdim=True), 0.0)
-    # Rounding in the mean must not turn equal rewards into tiny advantages that ε would let through.
+    # Rounding in the mean must not turn equal rewards into tiny advantages.
     highest = rewards.masked_fill(~known, -torch.inf).amax(dim=1, keepdim=True)
     lowest = rewards.masked_fill(~known, torch.inf).amin(dim=1, keepdim=True)
     centred = centred.masked_fill(highest <= lowest, 0.0)

@@ -41,17 +41,17 @@ def row_denominators(
             completion length; T by default.
 
     Returns:
-        [B, G] float64, exact for any number of tokens that fits in memory.
+        [B, G] float32, exact up to 2^24 tokens.
 
     Raises:
-        ValueError: if the mask is not [B, G, T], the aggregation unknown or the length not positive.
+        ValueError: if the mask is not [B, G, T], the aggregation unknown or the length below 1.
     """
     if completion_mask.dim() != 3:
         raise ValueError(f"completion_mask must be [B, G, T], got {list(completion_mask.shape)}")
     num_groups, group_size, length = completion_mask.shape
     if norm_length is not None and norm_length < 1:
         raise ValueError(f"norm_length must be at least 1 token, got {norm_length}")
-    lengths = completion_mask.sum(-1).double()  # [B, G]
+    lengths = completion_mask.sum(-1).float()  # [B, G]; not every device has float64
     match aggregation:
         case "group-token-mean":
             per_row = lengths.sum(1, keepdim=True) * num_groups

@@ -19,8 +19,8 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: KLEstimator =
     Args:
         logprobs: log π_θ of the sampled tokens, any shape.
         ref_logprobs: log π_ref of the same tokens, same shape.
-        estimator: ``"k1"`` (unbiased, of either sign), ``"k2"`` (small variance, biased) or ``"k3"``
-            (unbiased, never negative; METHOD of GRPO and λ-GRPO).
+        estimator: ``"k1"`` (unbiased, of either sign), ``"k2"`` (small variance, biased) or
+            ``"k3"`` (unbiased and never negative; the one of GRPO and λ-GRPO).
 
     Raises:
         ValueError: if the estimator is unknown.

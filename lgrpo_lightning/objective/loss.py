@@ -58,8 +58,8 @@ class LossOutputs:
     """The loss of a micro-batch and what it is worth looking at.
 
     Attributes:
-        loss: scalar with gradient, Σ_i (…)/d_i over the rows given. Summed over the micro-batches of
-            a rollout it is the rollout's loss.
+        loss: scalar with gradient, Σ_i (…)/d_i over the rows given. Summed over the micro-batches
+            of a rollout it is the rollout's loss.
         metrics: detached scalars, all of them sums over tokens, to be divided by ``tokens`` after
             summing over micro-batches and processes: ``tokens``, ``clipped_low``, ``clipped_high``
             (tokens whose gradient the clipping removed or bounded), ``ratio``, ``weight`` (Σ 1/|λ|)
@@ -75,15 +75,17 @@ class LambdaGRPOLoss:
     """λ-GRPO, and with one switch plain GRPO, for three surrogates.
 
     Args:
-        process_set_scaling: divide each token's loss, policy and KL term alike, by the size of its
-            process set (λ-GRPO); False for plain GRPO.
-        surrogate: ``"ppo"`` (clipped ratio), ``"cispo"`` (clipped weight) or ``"gspo"`` (ratio of the
-            whole completion).
+        process_set_scaling: divide each token's loss, policy and KL term alike, by the size of
+            its process set (λ-GRPO); False for plain GRPO.
+        surrogate: ``"ppo"`` (clipped ratio), ``"cispo"`` (clipped weight) or ``"gspo"`` (ratio of
+            the whole completion).
         clip_low: lower clip range of the ratio; unused by ``"cispo"``.
         clip_high: upper clip range of the ratio; None for ``clip_low``.
-        dual_clip: bound c > 1 + clip_high on the ratio where the advantage is negative; None for none.
+        dual_clip: bound c > 1 + clip_high on the ratio where the advantage is negative; None for
+            no bound.
         kl_coef: β ≥ 0; 0 for no KL term.
-        kl_estimator: ``"k1"``, ``"k2"`` or ``"k3"``, see :func:`~lgrpo_lightning.objective.kl_estimate`.
+        kl_estimator: ``"k1"``, ``"k2"`` or ``"k3"``, see
+            :func:`~lgrpo_lightning.objective.kl_estimate`.
 
     Raises:
         ValueError: if an argument is out of range.

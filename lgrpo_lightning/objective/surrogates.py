@@ -34,9 +34,9 @@ def ppo_loss(
 
 
 def cispo_loss(ratio: Tensor, advantages: Tensor, logprobs: Tensor, high: float) -> Tensor:
-    """-sg(min(ρ, 1+high)) · a · log π_θ: clips the weight, not the gradient (arXiv 2506.13585 Eq. 4).
+    """-sg(min(ρ, 1+high)) · a · log π_θ: clips the weight, not the gradient.
 
-    As in the paper there is no lower bound.
+    CISPO, arXiv 2506.13585 Eq. 4; as in the paper there is no lower bound.
 
     Args:
         ratio: [M, T].

@@ -21,7 +21,7 @@ def prefix_order(ids: Tensor, mask: Tensor) -> Tensor:
         [B, G] long: ``order[b, k]`` is the k-th completion of group b; ties keep their order.
     """
     num_groups, group_size, _ = ids.shape
-    # A padded position must be smaller than any token; the smallest long is no token of any tokenizer.
+    # A padded position must be smaller than any token: the smallest long is nobody's token.
     tokens = ids.long().masked_fill(~mask, torch.iinfo(torch.long).min)
     group = torch.arange(num_groups, device=ids.device).view(-1, 1, 1).expand(-1, group_size, 1)
     keys = torch.cat([group, tokens], dim=-1).flatten(0, 1)  # [R, 1 + T]

@@ -78,8 +78,8 @@ class ProcessTree:
         others = torch.arange(group_size, device=self.mask.device).expand_as(self.overlaps)
         first = others.new_full((num_groups, group_size, length + 1), group_size)
         first.scatter_reduce_(2, self.overlaps, others, "amin")
-        # Position t+1 of `first` holds the smallest j that leaves after token t; all that leave later
-        # are in λ(i,t), too.
+        # Position t+1 of `first` holds the smallest j that leaves after token t; all that leave
+        # later are in λ(i,t), too.
         running = first.flip(-1).cummin(-1).values.flip(-1)[..., 1:]
         return running.masked_fill(~self.mask, 0)
 
@@ -111,8 +111,8 @@ class ProcessTree:
     def path_depth(self) -> Tensor:
         """Process steps on the way of each completion, [B, G] long.
 
-        A process step is a run of tokens with one and the same set. A completion that shares nothing
-        has depth 1, an empty one 0. The tokens that the whole group shares are a step, too.
+        A process step is a run of tokens with one and the same set. A completion that shares
+        nothing has depth 1, an empty one 0. The tokens that the whole group shares are a step, too.
         """
         first = self.mask[..., :1]
         changes = self.set_sizes[..., 1:].ne(self.set_sizes[..., :-1]) & self.mask[..., 1:]
