@@ -25,7 +25,7 @@ def prefix_order(ids: Tensor, mask: Tensor) -> Tensor:
     tokens = ids.long().masked_fill(~mask, torch.iinfo(torch.long).min)
     group = torch.arange(num_groups, device=ids.device).view(-1, 1, 1).expand(-1, group_size, 1)
     keys = torch.cat([group, tokens], dim=-1).flatten(0, 1)  # [R, 1 + T]
-    ranks = torch.unique(keys, dim=0, sorted=True, return_inverse=True)[1]
+    ranks: Tensor = torch.unique(keys, dim=0, sorted=True, return_inverse=True)[1]
     return ranks.view(num_groups, group_size).argsort(dim=-1, stable=True)
 
 
