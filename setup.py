@@ -25,6 +25,8 @@ INSTALL_REQUIRES = [
     "transformers>=5.0",  # policies and tokenizers
     "torchmetrics>=1.4",  # sums and counts that stay exact across ranks
     "datasets>=3",  # prompts from the hub, JSON, Parquet, CSV or saved folders
+    "numpy>=1.26",  # the shuffled order of the prompts, the same on every platform
+    "pyarrow>=15",  # reads Parquet and tells what is wrong with a file
     "jsonargparse[signatures]>=4.40",  # LightningCLI's parser: YAML and command line from types
     "math-verify[antlr4-13-2]>=0.8",  # decides whether two mathematical answers are equal
     "tensorboard",  # the default logger

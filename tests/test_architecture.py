@@ -39,7 +39,7 @@ LIBRARIES: dict[str, set[str]] = {
     "rewards": {"math_verify"},
     "policy": {"torch", "transformers", "peft"},
     "rollout": {"torch", "transformers", "vllm"},
-    "data": {"torch", "datasets", "lightning", "transformers"},
+    "data": {"torch", "datasets", "lightning", "transformers", "numpy", "pyarrow"},
     "module": {"torch", "torchmetrics", "lightning", "transformers"},
     "cli": {"torch", "lightning", "transformers", "jsonargparse", "yaml"},
     "__main__": set(),
