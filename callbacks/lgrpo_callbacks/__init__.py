@@ -1,0 +1,13 @@
+"""Lightning callbacks for reinforcement learning of language models.
+
+They read the dict that ``training_step`` and ``validation_step`` return and nothing else of the
+module, so any LightningModule that returns the keys they name can use them. Only torch,
+torchmetrics and lightning are imported.
+"""
+
+from lgrpo_callbacks.completion_logger import CompletionLogger
+from lgrpo_callbacks.jsonl import read_jsonl
+from lgrpo_callbacks.kl_tracker import KLTracker
+from lgrpo_callbacks.reward_evaluator import RewardEvaluator
+
+__all__ = ["CompletionLogger", "KLTracker", "RewardEvaluator", "read_jsonl"]

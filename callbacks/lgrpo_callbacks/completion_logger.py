@@ -1,0 +1,171 @@
+"""Keeps every completion that a run trained on, and shows some of them."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lgrpo_callbacks.completion_rows import TABLE_COLUMNS, Row, completion_rows, table_cells
+from lgrpo_callbacks.folders import run_folder
+from lgrpo_callbacks.jsonl import append_jsonl, copy_until_step, cut_after_step, make_new_folder
+from lgrpo_callbacks.outputs import require_keys
+from lgrpo_callbacks.ranks import sees_own_data
+from lgrpo_callbacks.tables import format_markdown, format_table
+
+_KEYS = ("prompts", "completions", "rewards", "advantages")
+_TEXT_WIDTH = 60  # characters of a prompt or completion in the terminal
+
+
+class CompletionLogger(Callback):
+    """Writes all completions of a run to JSON Lines files, and some into tables.
+
+    The history lies in ``<run>/<dirname>/rank-<rank>.jsonl``, a line per completion: ``step``
+    (optimizer steps done, 1 for the first), ``rank``, ``prompt``, ``completion``, ``reward``,
+    ``advantage`` and, where ``training_step`` returns them, ``group``, ``length``, ``truncated``
+    and ``reward_breakdown``; NaN is null. Lines are written after each optimizer step and are on
+    the disk before the next; :func:`~lgrpo_callbacks.read_jsonl` reads a history, also that of a
+    killed run.
+
+    An earlier run's history is left alone: a new run in the same folder writes to
+    ``<dirname>-2``. A run resumed from a checkpoint continues its history: steps after the
+    checkpoint, which are trained again, are cut from it. If the resumed run has a folder of its
+    own, the history up to the checkpoint is copied there.
+
+    From ``training_step`` it reads ``prompts``, ``completions`` (M texts), ``rewards``,
+    ``advantages`` [M] and, where given, ``group``, ``lengths``, ``truncated`` [M] and
+    ``reward_breakdown`` {name: [M]}.
+
+    Args:
+        every_n_steps: optimizer steps between two tables, in the terminal and, as ``completions``,
+            in TensorBoard and Weights & Biases. The history has every step.
+        max_rows: rows of a table.
+        dirname: folder for the history, under the run's folder or absolute.
+        to_terminal: print the tables.
+
+    Raises:
+        ValueError: if an argument is out of range or a key is missing or of the wrong size.
+
+    Example::
+
+        >>> from lightning.pytorch import Trainer
+        >>> from lgrpo_callbacks import CompletionLogger
+        >>> completions = CompletionLogger(every_n_steps=100, to_terminal=True)
+        >>> trainer = Trainer(callbacks=[completions], logger=False)
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 50,
+        max_rows: int = 8,
+        dirname: str = "completions",
+        to_terminal: bool = False,
+    ) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps must be 1 optimizer step or more, got {every_n_steps}")
+        if max_rows < 1:
+            raise ValueError(f"max_rows must be 1 or more, got {max_rows}")
+        if not dirname:
+            raise ValueError("dirname must not be empty")
+        self.every_n_steps = every_n_steps
+        self.max_rows = max_rows
+        self.dirname = dirname
+        self.to_terminal = to_terminal
+        self.folder: Path | None = None
+        self._path: Path | None = None
+        self._rows: list[Row] = []
+        self._seen_step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the history, a new one or that of the run that is resumed."""
+        previous = self.folder
+        wanted = run_folder(trainer, self.dirname)
+        self.folder = _history_folder(trainer, wanted, previous)
+        self.folder.mkdir(parents=True, exist_ok=True)  # on nodes without a shared disk
+        if previous is not None:
+            _keep_until_step(trainer, previous, self.folder)
+        # Ranks that work on the same data (tensor parallelism) would write the same rows.
+        writes = sees_own_data(trainer)
+        self._path = self.folder / f"rank-{trainer.global_rank}.jsonl" if writes else None
+        self._rows = []
+        self._seen_step = trainer.global_step
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401 - Lightning's type is wider than what is accepted
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Keep a micro-batch; after the last one of an optimizer step, write."""
+        found = require_keys(outputs, _KEYS, self, pl_module, "training_step")
+        self._rows += completion_rows(found, trainer.global_rank)
+        # Only an optimizer step moves it; gradient accumulation needs no other bookkeeping.
+        if trainer.global_step == self._seen_step:
+            return
+        self._seen_step = trainer.global_step
+        rows = [{"step": trainer.global_step, **row} for row in self._rows]
+        self._rows = []
+        if self._path is not None:
+            append_jsonl(self._path, rows)
+        if trainer.is_global_zero and trainer.global_step % self.every_n_steps == 0:
+            self._show(trainer, rows[: self.max_rows])
+
+    def _show(self, trainer: Trainer, rows: list[Row]) -> None:
+        if self.to_terminal:
+            trainer.print("\n" + format_table(TABLE_COLUMNS, table_cells(rows, _TEXT_WIDTH)))
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                table = format_markdown(TABLE_COLUMNS, table_cells(rows))
+                logger.experiment.add_text("completions", table, trainer.global_step)
+            elif isinstance(logger, WandbLogger):
+                logger.log_table(
+                    "completions",
+                    columns=list(TABLE_COLUMNS),
+                    data=[[row.get(column) for column in TABLE_COLUMNS] for row in rows],
+                    step=trainer.global_step,
+                )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the history lies."""
+        return {"folder": None if self.folder is None else str(self.folder.absolute())}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over where the history lies; it is opened when training starts."""
+        folder = state_dict["folder"]
+        self.folder = None if folder is None else Path(folder)
+
+
+def _history_folder(trainer: Trainer, wanted: Path, previous: Path | None) -> Path:
+    """Return the folder to write to: the previous one if it is this run's, else a new one."""
+    folder: Path | None = None
+    if trainer.is_global_zero:
+        known = previous is not None and previous.is_dir()
+        if previous is not None and not known:
+            rank_zero_warn(
+                f"CompletionLogger: the history of the run that is resumed is no longer at "
+                f"{previous}; a new one begins at optimizer step {trainer.global_step + 1}"
+            )
+        if previous is not None and known and previous.parent == wanted.absolute().parent:
+            folder = previous
+        else:
+            folder = make_new_folder(wanted)
+    shared: Path = trainer.strategy.broadcast(folder)  # rank 0 decides
+    return shared
+
+
+def _keep_until_step(trainer: Trainer, previous: Path, folder: Path) -> None:
+    """Bring a resumed history to the checkpoint's optimizer step.
+
+    All its files are dealt out to the ranks, as the run may have more or fewer ranks than before.
+    A rank gets its own file, so that it can write to it right away.
+    """
+    for path in previous.glob("rank-*.jsonl"):
+        if int(path.stem.removeprefix("rank-")) % trainer.world_size != trainer.global_rank:
+            continue
+        if previous == folder:
+            cut_after_step(path, trainer.global_step)
+        else:
+            copy_until_step(path, folder / path.name, trainer.global_step)

@@ -1,0 +1,106 @@
+"""What an evaluation says about its problems.
+
+Legend: B problems, n completions of a problem.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from lgrpo_callbacks.metrics import bootstrap_interval, pass_at_k
+from lgrpo_callbacks.problems import Problem
+from lgrpo_callbacks.tables import format_table
+
+# A weighted sum of rewards that should be 1 may be 0.99999994 in float32.
+_ROUNDING = 1e-6
+
+
+class EvaluationRecord(TypedDict):
+    """One evaluation: when, of what, its figures and the file with its problems."""
+
+    step: int
+    stage: str
+    metrics: dict[str, float]
+    file: str
+
+
+def evaluate_problems(
+    problems: Sequence[Problem], ks: Sequence[int], success_threshold: float, resamples: int
+) -> dict[str, float]:
+    """Return the figures of an evaluation; NaN for what no completion has a value for.
+
+    Means are over completions, with those left out whose reward is NaN (no function applied).
+    pass@k is over the problems with at least k rewarded completions.
+
+    Args:
+        problems: all problems of all ranks.
+        ks: numbers of tries of pass@k.
+        success_threshold: the reward from which a completion counts as solved.
+        resamples: bootstrap resamples of the intervals ``pass@k_low`` and ``pass@k_high``.
+    """
+    rewards = [reward for problem in problems for reward in problem["rewards"]]
+    kept = [reward for reward in rewards if not math.isnan(reward)]
+    figures = {
+        "problems": float(len(problems)),
+        "reward": _mean(kept),
+        "reward_std": statistics.stdev(kept) if len(kept) > 1 else float("nan"),
+        "unrewarded": 1 - len(kept) / len(rewards) if rewards else float("nan"),
+        "length": _mean(length for problem in problems for length in problem["lengths"]),
+        "truncated": _mean(cut for problem in problems for cut in problem["truncated"]),
+    }
+    for function in _distinct(name for problem in problems for name in problem["reward_breakdown"]):
+        figures[f"reward_function/{function}"] = _mean(
+            reward
+            for problem in problems
+            for reward in problem["reward_breakdown"].get(function, [])
+        )
+    for source in _distinct(problem["source"] for problem in problems):
+        figures[f"source/{source}/reward"] = _mean(
+            reward
+            for problem in problems
+            if problem["source"] == source
+            for reward in problem["rewards"]
+        )
+    samples, correct = _counts(problems, success_threshold)
+    for k in ks:
+        enough = samples >= k
+        solved = pass_at_k(samples[enough], correct[enough], k)  # [problems with enough]
+        low, high = bootstrap_interval(solved, resamples)
+        figures |= {f"pass@{k}": _mean(solved.tolist())}
+        figures |= {f"pass@{k}_low": low, f"pass@{k}_high": high}
+    return figures
+
+
+def format_history(history: Sequence[EvaluationRecord], stage: str) -> str:
+    """Return the first and the last evaluation of a stage side by side; empty if there is none."""
+    records = [record for record in history if record["stage"] == stage]
+    if not records:
+        return ""
+    shown = records[:1] if len(records) == 1 else [records[0], records[-1]]
+    header = [stage, *(f"step {record['step']}" for record in shown)]
+    rows = [
+        [name, *(f"{record['metrics'].get(name, float('nan')):.4f}" for record in shown)]
+        for name in shown[-1]["metrics"]
+    ]
+    return format_table(header, rows)
+
+
+def _counts(problems: Sequence[Problem], threshold: float) -> tuple[Tensor, Tensor]:
+    """Return rewarded and solved completions of every problem, both [B] long."""
+    samples = [sum(not math.isnan(r) for r in problem["rewards"]) for problem in problems]
+    correct = [sum(r >= threshold - _ROUNDING for r in problem["rewards"]) for problem in problems]
+    return torch.tensor(samples, dtype=torch.long), torch.tensor(correct, dtype=torch.long)
+
+
+def _mean(values: Iterable[float]) -> float:
+    kept = [value for value in values if not math.isnan(value)]
+    return math.fsum(kept) / len(kept) if kept else float("nan")
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    """Return names without repetition, sorted: their order must not depend on the ranks'."""
+    return sorted(set(names))
