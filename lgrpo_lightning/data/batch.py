@@ -9,8 +9,8 @@ Message: TypeAlias = dict[str, str]
 Prompt: TypeAlias = str | list[Message]
 
 
-# Not frozen, although nobody changes it: before each step Lightning's precision plugins rebuild the
-# batch field by field ("bf16-true", "64-true", FSDP, DeepSpeed) and refuse a frozen dataclass.
+# Not frozen, although nobody changes it: Lightning rebuilds every batch field by field, to move it
+# to the device and again for precision "bf16-true" or FSDP, and refuses a frozen dataclass.
 @dataclass
 class PromptBatch:
     """The prompts of one rollout (or of one evaluation batch) on one rank.

@@ -1,0 +1,142 @@
+"""The loader: deals the prompts of a rollout once for every training step made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from lgrpo_lightning.data.batch import PromptBatch
+from lgrpo_lightning.data.prompts import PromptSet
+from lgrpo_lightning.data.sampler import PromptSampler
+
+
+class PromptLoader:
+    """A sized, stateful iterable of :class:`PromptBatch` that is no ``DataLoader``.
+
+    Each rollout is dealt ``steps_per_batch`` times in a row, with ``step = 0 … steps - 1``. It is
+    no ``DataLoader`` because Lightning puts its own samplers into those, which would mix rollouts;
+    it is sized because Lightning prefetches from unsized iterables, which would make the rollouts
+    stale. It shares the rows among the ranks by itself (see :class:`PromptSampler`).
+
+    Inside Lightning nothing more is needed. In a loop of one's own, call
+    ``loader.sampler.set_epoch(epoch)`` before each epoch::
+
+        loader = PromptLoader(prompts, prompts_per_batch=8, steps_per_batch=4)
+        for epoch in range(3):
+            loader.sampler.set_epoch(epoch)
+            for batch in loader:
+                ...
+
+    Args:
+        dataset: The prompts to deal.
+        prompts_per_batch: Prompts of a batch on one rank, B.
+        steps_per_batch: How often each batch is dealt in a row (micro-batches × iterations).
+        shuffle: Draw a new order each epoch, seeded by (``seed``, epoch).
+        seed: Seed of the order.
+        rank: This process's share.
+        world_size: Processes that share the prompts.
+        drop_last: Leave out the prompts that do not fill a batch on every rank (training);
+            otherwise all are dealt, once each (evaluation).
+
+    Raises:
+        ValueError: If a number is out of range or there are too few prompts.
+    """
+
+    # Lightning reads it beside `sampler` when it looks for shuffled evaluation loaders.
+    batch_sampler = None
+
+    def __init__(
+        self,
+        dataset: PromptSet,
+        prompts_per_batch: int,
+        steps_per_batch: int = 1,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = True,
+    ) -> None:
+        if steps_per_batch < 1:
+            raise ValueError(f"steps_per_batch is {steps_per_batch}; it must be 1 or more")
+        self.prompt_set = dataset
+        self.steps_per_batch = steps_per_batch
+        self.sampler = PromptSampler(
+            len(dataset),
+            prompts_per_batch,
+            shuffle=shuffle,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            drop_last=drop_last,
+        )
+        self._epoch = 0  # the epoch that _dealt and _start belong to
+        self._dealt = 0  # steps dealt so far
+        self._start = 0  # where the next iteration starts: 0 unless a state was loaded
+
+    def __len__(self) -> int:
+        """Return the training steps of one epoch (the batches, in evaluation)."""
+        return self.sampler.num_rollouts * self.steps_per_batch
+
+    def __iter__(self) -> Iterator[PromptBatch]:
+        # A generator, so that epoch and position are looked at when the first batch is asked for:
+        # Lightning creates iterators before it calls set_epoch, and throws some of them away.
+        self._follow_epoch()
+        start, self._start = self._start, 0
+        order = self.sampler.order()
+        batch: PromptBatch | None = None
+        for position in range(start, len(self)):
+            rollout, step = divmod(position, self.steps_per_batch)
+            if batch is None or step == 0:
+                batch = self._rollout(order[self.sampler.share(rollout)], rollout)
+            self._dealt = position + 1
+            yield replace(batch, step=step)
+
+    def _rollout(self, rows: list[int], rollout: int) -> PromptBatch:
+        batch = self.prompt_set.batch(rows)
+        return replace(batch, epoch=self.sampler.epoch, rollout=rollout, steps=self.steps_per_batch)
+
+    def _follow_epoch(self) -> None:
+        """Forget the position when set_epoch has moved on to another epoch."""
+        if self._epoch != self.sampler.epoch:
+            self._epoch, self._dealt, self._start = self.sampler.epoch, 0, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the position (the same on all ranks) and what it is only valid for."""
+        self._follow_epoch()
+        return {"epoch": self._epoch, "position": self._dealt, **self._validity()}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Continue from a position: the next iteration of that epoch deals what remained.
+
+        Args:
+            state_dict: What :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: If the state belongs to another number of prompts, other batch sizes or
+                another seed, so that "what remained" has no meaning.
+        """
+        validity = self._validity()
+        changed = [
+            f"{key} was {state_dict.get(key)} and is {now}"
+            for key, now in validity.items()
+            if state_dict.get(key) != now
+        ]
+        if changed:
+            raise ValueError(
+                "the checkpoint's position in the data does not fit this run: "
+                f"{', '.join(changed)}. Resume with the settings of the first run, or start a new "
+                "run from the checkpoint's weights"
+            )
+        self.sampler.set_epoch(state_dict["epoch"])
+        self._epoch = state_dict["epoch"]
+        self._dealt = self._start = state_dict["position"]
+
+    def _validity(self) -> dict[str, int]:
+        return {
+            "prompts": len(self.prompt_set),
+            "prompts_per_rollout": self.sampler.prompts_per_rollout,
+            "steps_per_rollout": self.steps_per_batch,
+            "seed": self.sampler.seed,
+            "shuffle": int(self.sampler.shuffle),
+        }
