@@ -7,45 +7,47 @@ import torch
 from torch import Tensor
 
 
-def prefix_order(ids: Tensor, mask: Tensor) -> Tensor:
+def prefix_order(tokens: Tensor) -> Tensor:
     """The depth-first order of each group's leaves: completions sorted lexicographically.
 
     Padding sorts before every token, so a strict prefix comes right before its extensions, and
     the completions of one process set are neighbours.
 
     Args:
-        ids: [B, G, T] long.
-        mask: [B, G, T] bool.
+        tokens: [B, G, T] long, with a value below every token at padding.
 
     Returns:
         [B, G] long: ``order[b, k]`` is the k-th completion of group b; ties keep their order.
     """
-    num_groups, group_size, _ = ids.shape
-    # A padded position must be smaller than any token: the smallest long is nobody's token.
-    tokens = ids.long().masked_fill(~mask, torch.iinfo(torch.long).min)
-    group = torch.arange(num_groups, device=ids.device).view(-1, 1, 1).expand(-1, group_size, 1)
-    keys = torch.cat([group, tokens], dim=-1).flatten(0, 1)  # [R, 1 + T]
-    ranks: Tensor = torch.unique(keys, dim=0, sorted=True, return_inverse=True)[1]
+    num_groups, group_size, length = tokens.shape
+    if length == 0:  # torch.unique refuses rows without columns
+        return torch.arange(group_size, device=tokens.device).expand(num_groups, -1)
+    # One sort over the rows of all groups also ranks the rows within each group.
+    rows = tokens.flatten(0, 1)  # [R, T]
+    ranks: Tensor = torch.unique(rows, dim=0, sorted=True, return_inverse=True)[1]
     return ranks.view(num_groups, group_size).argsort(dim=-1, stable=True)
 
 
-def neighbour_overlaps(ids: Tensor, mask: Tensor, order: Tensor) -> Tensor:
+def neighbour_overlaps(tokens: Tensor, lengths: Tensor, order: Tensor) -> Tensor:
     """Tokens that each completion shares with the one before it in ``order``.
 
     Args:
-        ids: [B, G, T] long.
-        mask: [B, G, T] bool.
+        tokens: [B, G, T] long, with a value below every token at padding.
+        lengths: [B, G] long, tokens of each completion.
         order: [B, G] long, of :func:`prefix_order`.
 
     Returns:
         [B, G] long, along ``order``; 0 for the first of each group.
     """
-    num_groups, group_size, length = ids.shape
-    rows = order + torch.arange(num_groups, device=ids.device).unsqueeze(1) * group_size  # [B, G]
-    ids, mask = ids.flatten(0, 1)[rows], mask.flatten(0, 1)[rows]
-    agree = torch.zeros(num_groups, group_size, length + 1, dtype=torch.uint8, device=ids.device)
-    agree[:, 1:, :length] = (ids[:, 1:] == ids[:, :-1]) & mask[:, 1:] & mask[:, :-1]
-    return agree.argmin(dim=-1)  # the first 0; the spare last column always holds one
+    num_groups, group_size, length = tokens.shape
+    first = torch.arange(num_groups, device=tokens.device).unsqueeze(1) * group_size
+    rows = (order + first).flatten()  # [R]
+    ordered = tokens.flatten(0, 1).index_select(0, rows).view_as(tokens)
+    agree = torch.zeros(num_groups, group_size, length + 1, dtype=torch.uint8, device=tokens.device)
+    agree[:, 1:, :length] = ordered[:, 1:] == ordered[:, :-1]
+    # The first 0; the spare last column always holds one. Padding agrees with padding, hence the
+    # bound by the length.
+    return torch.minimum(agree.argmin(dim=-1), lengths.gather(1, order))
 
 
 def pairwise_overlaps(neighbours: Tensor, lengths: Tensor, order: Tensor) -> Tensor:

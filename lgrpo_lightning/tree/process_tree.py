@@ -51,15 +51,20 @@ class ProcessTree:
             ValueError: if the shapes differ or are not [B, G, T], or a row is not right-padded.
         """
         mask = checked_mask(completion_ids, completion_mask)
-        order = prefix_order(completion_ids, mask)
-        neighbours = neighbour_overlaps(completion_ids, mask, order)
-        overlaps = pairwise_overlaps(neighbours, mask.sum(-1), order)
+        lengths = mask.sum(-1)
+        # A padded position must be smaller than any token; no tokenizer has the smallest long.
+        tokens = completion_ids.long().masked_fill(~mask, torch.iinfo(torch.long).min)
+        order = prefix_order(tokens)
+        neighbours = neighbour_overlaps(tokens, lengths, order)
+        overlaps = pairwise_overlaps(neighbours, lengths, order)
 
-        # |λ(i,t)| = #{ j : overlaps[i,j] > t } = G - #{ j : overlaps[i,j] ≤ t }, a running count
+        # |λ(i,t)| = #{ j : overlaps[i,j] > t } = G - #{ j : overlaps[i,j] ≤ t }: starts at G and
+        # falls by one where a completion leaves.
         num_groups, group_size, length = mask.shape
-        ends = overlaps.new_zeros(num_groups, group_size, length + 1)
-        ends.scatter_add_(2, overlaps, torch.ones_like(overlaps))
-        set_sizes = group_size - ends[..., :length].cumsum(-1)
+        changes = overlaps.new_zeros(num_groups, group_size, length + 1)
+        changes[..., 0] = group_size
+        changes.scatter_add_(2, overlaps, -torch.ones_like(overlaps))
+        set_sizes = changes[..., :length].cumsum(-1)
         return cls(mask, order, overlaps, set_sizes)
 
     def weights(self, dtype: torch.dtype = torch.float32) -> Tensor:
