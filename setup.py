@@ -27,6 +27,7 @@ INSTALL_REQUIRES = [
     "datasets>=3",  # prompts from the hub, JSON, Parquet, CSV or saved folders
     "numpy>=1.26",  # the shuffled order of the prompts, the same on every platform
     "pyarrow>=15",  # reads Parquet and tells what is wrong with a file
+    "jinja2>=3.1",  # chat templates; its error says what a template refuses
     "jsonargparse[signatures]>=4.40",  # LightningCLI's parser: YAML and command line from types
     "math-verify[antlr4-13-2]>=0.8",  # decides whether two mathematical answers are equal
     "tensorboard",  # the default logger
