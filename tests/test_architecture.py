@@ -28,7 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "policy": PURE,
     "rollout": PURE | {"policy"},
     "data": PURE,
-    **dict.fromkeys(MODULE_PARTS, PURE | LIBRARY_ROOMS | MODULE_PARTS),
+    **dict.fromkeys(sorted(MODULE_PARTS), PURE | LIBRARY_ROOMS | MODULE_PARTS),
     "module": PURE | LIBRARY_ROOMS | MODULE_PARTS,
     "cli": PURE | LIBRARY_ROOMS | {"module"},
     "__main__": {"cli"},
@@ -43,7 +43,7 @@ LIBRARIES: dict[str, set[str]] = {
     "policy": {"torch", "transformers", "peft"},
     "rollout": {"torch", "transformers", "vllm"},
     "data": {"torch", "datasets", "lightning", "transformers", "numpy", "pyarrow", "jinja2"},
-    **dict.fromkeys([*MODULE_PARTS, "module"], {"torch", "lightning", "transformers"}),
+    **{part: {"torch", "lightning", "transformers"} for part in [*MODULE_PARTS, "module"]},
     "cli": {"torch", "lightning", "transformers", "jsonargparse", "yaml"},
     "__main__": set(),
 }
