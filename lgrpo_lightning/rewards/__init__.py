@@ -1,0 +1,46 @@
+"""Reward functions with TRL's signature, and the runner that calls them in worker processes.
+
+A reward function is ``f(prompts, completions, completion_ids, **columns) -> list[float | None]``,
+called with keyword arguments; None means "does not apply". Only standard-library modules are
+imported here, so that workers start fast.
+"""
+
+from lgrpo_lightning.rewards.binary_tree import BinaryTreeReward
+from lgrpo_lightning.rewards.boxed import last_boxed
+from lgrpo_lightning.rewards.completion import Completion, Prompt, completion_text
+from lgrpo_lightning.rewards.form import FormatReward
+from lgrpo_lightning.rewards.gsm8k import gsm8k_reward
+from lgrpo_lightning.rewards.length import LengthPenalty, OverlongPenalty
+from lgrpo_lightning.rewards.match import boxed_match_reward, exact_match_reward
+from lgrpo_lightning.rewards.math_answer import math_reward
+from lgrpo_lightning.rewards.runner import (
+    RewardError,
+    RewardLike,
+    RewardRunner,
+    RewardSpec,
+    RewardTable,
+    ScoreHandle,
+)
+from lgrpo_lightning.rewards.traits import reward_traits
+
+__all__ = [
+    "BinaryTreeReward",
+    "Completion",
+    "FormatReward",
+    "LengthPenalty",
+    "OverlongPenalty",
+    "Prompt",
+    "RewardError",
+    "RewardLike",
+    "RewardRunner",
+    "RewardSpec",
+    "RewardTable",
+    "ScoreHandle",
+    "boxed_match_reward",
+    "completion_text",
+    "exact_match_reward",
+    "gsm8k_reward",
+    "last_boxed",
+    "math_reward",
+    "reward_traits",
+]
