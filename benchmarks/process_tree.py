@@ -3,7 +3,8 @@
 Both sides answer the same question, the set sizes |λ(i,t)| of every token. The tries get their
 tokens as Python lists, ready made; the tensors of the process tree are ready made, too. Two tries
 are timed: one object per node, as it is usually written, and one dict for all nodes, the fastest
-one found. The contenders take turns; the medians are printed, and in the last line as JSON.
+one found. Python's garbage collector is on, as in a training run; it takes most of the time of the
+object trie. The contenders take turns; the medians are printed, and in the last line as JSON.
 
     python benchmarks/process_tree.py --repeats 15
 """
