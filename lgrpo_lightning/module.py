@@ -1,0 +1,295 @@
+"""λ-GRPO as a LightningModule: the one place where the rooms meet."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch.optim import AdamW
+
+from lgrpo_lightning.data import PromptBatch, PromptGroupDataModule, PromptSet
+from lgrpo_lightning.hyperparameters import coerced, plain_hyperparameters
+from lgrpo_lightning.objective import LambdaGRPOLoss, LossInputs
+from lgrpo_lightning.objective.advantages import AdvantageScale
+from lgrpo_lightning.objective.denominators import Aggregation
+from lgrpo_lightning.policy import Engine, PolicySettings, row_logprobs
+from lgrpo_lightning.policy_module import OnRewardError, PolicyModule
+from lgrpo_lightning.preflight import check_batch
+from lgrpo_lightning.rewards import RewardLike
+from lgrpo_lightning.rollout import Rollout, SamplingSettings, seeded
+from lgrpo_lightning.rollout.assemble import GroupRules
+from lgrpo_lightning.rollout_maker import RolloutMaker
+from lgrpo_lightning.schedule import RolloutSchedule
+from lgrpo_lightning.step_log import StepLog
+
+log = logging.getLogger(__name__)
+
+_SAMPLING = SamplingSettings()
+_GREEDY = SamplingSettings(temperature=0.0)
+_LOSS = LambdaGRPOLoss()
+
+
+def _default_optimizer(params: Any) -> torch.optim.Optimizer:  # noqa: ANN401 - torch's ParamsT
+    return AdamW(params, lr=1e-6, weight_decay=0.0)
+
+
+class LambdaGRPO(PolicyModule):
+    """Fine-tunes a causal language model with λ-GRPO (Sullivan & Koller, arXiv 2509.21154).
+
+        L = Σ_i 1/d_i · Σ_t 1/|λ(i,t)| · [ -P_{i,t} a_i + β KL_{i,t} ]        (Eq. 9)
+
+    One rollout: sample G completions for each of B prompts, score them, build the process tree of
+    each group. Then one training step per micro-batch of M completions, optimised by Lightning's
+    automatic optimisation, so that ``accumulate_grad_batches``, ``gradient_clip_val``, schedulers,
+    ``max_steps`` and checkpoint intervals mean what they always mean.
+
+    ``training_step``, ``validation_step`` and ``test_step`` return dicts that callbacks read; see
+    docs/architecture.md for their keys.
+
+    Args:
+        policy: the model to train.
+        rewards: reward functions: dotted paths, ``RewardSpec`` with weight and arguments, or
+            functions with TRL's signature.
+        group_size: G, completions per prompt, at least 2.
+        micro_batch_size: M, completions per training step and process; None for the whole rollout.
+        num_iterations: passes over each rollout.
+        sampling: how completions are drawn for training.
+        evaluation: how they are drawn in validate, test and predict; greedy by default.
+        eval_completions: completions per prompt there.
+        loss: surrogate, clipping, β, and whether λ is on.
+        aggregation: what each completion's token losses are divided by; ``"group-token-mean"`` is
+            Eq. 9, see :func:`~lgrpo_lightning.objective.row_denominators`.
+        advantage_scale: ``"group"``, ``"batch"`` or ``"none"``.
+        mask_truncated: leave completions that hit ``max_new_tokens`` out of the loss.
+        engine: how log-probs are computed.
+        sampler_batch_size: completions sampled at a time; None for the whole rollout.
+        reward_time_limit: seconds a reward function may take for one rollout.
+        on_reward_error: ``"raise"`` ends the run when a reward function fails, ``"skip"`` counts
+            the failure and goes on without that function's rewards.
+        optimizer: makes the optimizer from the trainable parameters.
+        lr_scheduler: makes the scheduler from the optimizer; stepped every optimizer step.
+        seed: of sampling; None for the seed of ``seed_everything``, or 0 without one.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        policy: PolicySettings,
+        rewards: Sequence[RewardLike],
+        group_size: int = 8,
+        micro_batch_size: int | None = None,
+        num_iterations: int = 1,
+        sampling: SamplingSettings = _SAMPLING,
+        evaluation: SamplingSettings = _GREEDY,
+        eval_completions: int = 1,
+        loss: LambdaGRPOLoss = _LOSS,
+        aggregation: Aggregation = "group-token-mean",
+        advantage_scale: AdvantageScale = "group",
+        mask_truncated: bool = False,
+        engine: Engine = "padded",
+        sampler_batch_size: int | None = None,
+        reward_time_limit: float = 60.0,
+        on_reward_error: OnRewardError = "raise",
+        optimizer: OptimizerCallable = _default_optimizer,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            policy,
+            rewards,
+            evaluation,
+            eval_completions,
+            coerced(LambdaGRPOLoss, loss).kl_coef > 0,
+            sampler_batch_size,
+            reward_time_limit,
+            on_reward_error,
+            seed,
+        )
+        self.save_hyperparameters(logger=False)
+        if "_instantiator" not in self.hparams:  # made in Python, not by the command line
+            plain = plain_hyperparameters(self.hparams)
+            self.hparams.clear()
+            self.hparams.update(plain)
+        if group_size < 2:
+            raise ValueError(
+                f"group_size must be at least 2, got {group_size}: an advantage is relative to the "
+                "other completions of the group"
+            )
+        if num_iterations < 1:
+            raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
+        self.sampling = coerced(SamplingSettings, sampling)
+        if self.sampling.temperature == 0:
+            raise ValueError(
+                "sampling.temperature is 0, so all completions of a group would be equal; "
+                "set it above 0"
+            )
+        # A copy: a callback may adapt kl_coef, which must not leak into another module.
+        self.loss = replace(coerced(LambdaGRPOLoss, loss))
+        self.rules = GroupRules(
+            aggregation, self.sampling.max_new_tokens, advantage_scale, mask_truncated
+        )
+        self.group_size = group_size
+        self.micro_batch_size = micro_batch_size
+        self.num_iterations = num_iterations
+        self.engine: Engine = engine
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self._rollout: Rollout | None = None
+        self._rollout_unfinished = False
+        self._step_log = StepLog(self)
+
+    def setup(self, stage: str) -> None:
+        """Check everything that can be checked before weights are loaded.
+
+        Raises:
+            ValueError: if prompts, rewards, sampling and the rollout's cut do not fit together.
+        """
+        super().setup(stage)
+        self.allowed_tokens = self.sampling.allowed_ids(self.tokenizer)
+
+    def prompt_sets(
+        self, data: PromptGroupDataModule, stage: str
+    ) -> list[tuple[PromptSet, SamplingSettings]]:
+        """The prompts of a stage and how completions of them are drawn."""
+        sets = super().prompt_sets(data, stage)
+        if stage != "fit" or data.train_set is None:
+            return sets
+        log.info(self.schedule(data.prompts_per_rollout).describe())
+        return [(data.train_set, self.sampling), *sets]
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union
+        """The optimizer over the trainable parameters, the scheduler stepped every step."""
+        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        if self.lr_scheduler is None:
+            return optimizer
+        scheduler = {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def schedule(self, num_prompts: int) -> RolloutSchedule:
+        """How a rollout of that many prompts on this process is worked off.
+
+        Raises:
+            ValueError: if it cannot be cut into micro-batches and optimizer steps.
+        """
+        return RolloutSchedule(
+            num_prompts,
+            self.group_size,
+            self.micro_batch_size,
+            self.num_iterations,
+            self.trainer.accumulate_grad_batches,
+        )
+
+    def steps_per_rollout(self, num_prompts: int) -> int:
+        """Training steps made of one rollout; the loader deals its prompts that many times."""
+        return self.schedule(num_prompts).num_steps
+
+    def on_train_batch_start(self, batch: PromptBatch, batch_idx: int) -> None:
+        """Make a rollout when one is due.
+
+        Raises:
+            ValueError: if the batch is of another kind of loader.
+        """
+        check_batch(batch)
+        self._step_log.clock.start()
+        if batch.step > 0:
+            held = self._rollout
+            if held and (held.epoch, held.index) == (batch.epoch, batch.rollout):
+                return
+            log.warning(
+                "resuming inside rollout %d of epoch %d without its completions: sampling anew "
+                "with the current policy, so it differs from that of an uninterrupted run",
+                batch.rollout,
+                batch.epoch,
+            )
+        maker = RolloutMaker(
+            self.collector(),
+            self.rules,
+            self.sampling,
+            self.allowed_tokens,
+            self.engine,
+            lambda value: self.trainer.strategy.reduce(value, reduce_op="mean"),
+        )
+        with self.trainer.precision_plugin.forward_context():
+            self._rollout, totals = maker.make(
+                self.loaded_policy,
+                self.reference,
+                batch,
+                self.schedule(len(batch.prompts)),
+                self.place_seed("rollout", batch.epoch, batch.rollout),
+                self.device,
+            )
+        self._step_log.rollout(totals)
+
+    def training_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
+        """The loss of one micro-batch, and what callbacks read of it.
+
+        Returns:
+            ``loss`` and, detached, ``logprobs``, ``old_logprobs``, ``ref_logprobs`` (or None),
+            ``mask``, ``set_sizes`` [M, T]; ``advantages``, ``rewards``, ``truncated``, ``lengths``,
+            ``group`` [M]; ``reward_breakdown`` {name: [M]}; ``prompts``, ``completions``, M texts;
+            ``kl_coef``.
+        """
+        assert self._rollout is not None, "on_train_batch_start makes the rollout"
+        rollout = self._rollout
+        schedule = self.schedule(len(rollout.prompts))
+        micro = rollout.micro_batch(schedule.rows(batch.step, self.device))
+        # Seeded by place, so that dropout in an adapter is the same after a resume.
+        with seeded(
+            self.place_seed("dropout", batch.epoch, batch.rollout, batch.step), self.device
+        ):
+            logprobs = row_logprobs(
+                self.loaded_policy,
+                rollout.prompt_ids,
+                rollout.prompt_mask,
+                micro.completion_ids,
+                micro.completion_mask,
+                micro.groups,
+                self.sampling.temperature,
+                self.engine,
+                self.allowed_tokens,
+            )
+        old = logprobs.detach() if micro.old_logprobs is None else micro.old_logprobs
+        outputs = self.loss(
+            LossInputs(
+                logprobs=logprobs,
+                old_logprobs=old,
+                ref_logprobs=micro.ref_logprobs,
+                advantages=micro.advantages,
+                mask=micro.loss_mask,
+                set_sizes=micro.set_sizes,
+                denominators=micro.denominators,
+            )
+        )
+        # Lightning divides by the accumulated micro-batches, so with this factor every optimizer
+        # step has the scale of the whole rollout's loss, however it is cut.
+        loss = outputs.loss * schedule.num_micro_batches
+        gap = torch.where(micro.loss_mask, (micro.sampler_logprobs - old).abs(), 0.0).sum()
+        self._step_log.micro_batch(loss, {**outputs.metrics, "sampler_gap": gap})
+        if (batch.step + 1) % schedule.accumulate == 0 or self.trainer.is_last_batch:
+            self._step_log.flush(len(batch.prompts))
+        self._rollout_unfinished = batch.step + 1 < batch.steps
+        return {
+            "loss": loss,
+            "logprobs": logprobs.detach(),
+            "old_logprobs": old,
+            "kl_coef": self.loss.kl_coef,
+            **micro.observables(),
+        }
+
+    def on_train_batch_end(self, outputs: Any, batch: PromptBatch, batch_idx: int) -> None:  # noqa: ANN401
+        """Stop the clock; what follows (checkpoints, evaluation) is not training time."""
+        self._step_log.clock.stop()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the rollout while updates are still to be made of it."""
+        if self._rollout is not None and self._rollout_unfinished and self.trainer.world_size == 1:
+            checkpoint["lgrpo_rollout"] = self._rollout.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the rollout that was being worked off."""
+        if "lgrpo_rollout" in checkpoint:
+            self._rollout = Rollout.from_state_dict(checkpoint["lgrpo_rollout"], self.device)

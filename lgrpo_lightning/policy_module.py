@@ -1,0 +1,196 @@
+"""A causal language model in Lightning: loading, evaluation by sampling, checkpoints."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+
+from lgrpo_lightning.collect import Collector
+from lgrpo_lightning.data import PromptBatch, PromptEncoder, PromptGroupDataModule, PromptSet
+from lgrpo_lightning.hyperparameters import coerced
+from lgrpo_lightning.policy import (
+    PolicySettings,
+    Reference,
+    load_policy,
+    load_tokenizer,
+    make_reference,
+)
+from lgrpo_lightning.policy.loading import end_token_ids
+from lgrpo_lightning.preflight import check_batch, check_prompts, check_rewards
+from lgrpo_lightning.rewards import RewardLike, RewardRunner
+from lgrpo_lightning.rollout import HuggingFaceSampler, SamplingSettings, derive_seed
+
+OnRewardError = Literal["raise", "skip"]
+
+
+class PolicyModule(LightningModule):
+    """Holds a policy, and its reference where there is one; evaluates by sampling and scoring.
+
+    ``validation_step``, ``test_step`` and ``predict_step`` return dicts that callbacks read.
+
+    Args:
+        policy: the model.
+        rewards: reward functions, see :class:`~lgrpo_lightning.rewards.RewardRunner`.
+        evaluation: how completions are drawn in validate, test and predict.
+        eval_completions: completions per prompt there.
+        needs_reference: keep what the policy was before training.
+        sampler_batch_size: completions sampled at a time; None for all of a batch.
+        reward_time_limit: seconds a reward function may take for one batch.
+        on_reward_error: what a failing reward function does.
+        seed: of sampling; None for the seed of ``seed_everything``, or 0 without one.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        policy: PolicySettings,
+        rewards: Sequence[RewardLike],
+        evaluation: SamplingSettings,
+        eval_completions: int,
+        needs_reference: bool,
+        sampler_batch_size: int | None,
+        reward_time_limit: float,
+        on_reward_error: OnRewardError,
+        seed: int | None,
+    ) -> None:
+        super().__init__()
+        self.strict_loading = False  # the reference is not in checkpoints; see load_state_dict
+        if eval_completions < 1:
+            raise ValueError(f"eval_completions must be at least 1, got {eval_completions}")
+        self.policy_settings = coerced(PolicySettings, policy)
+        self.evaluation = coerced(SamplingSettings, evaluation)
+        self.eval_completions = eval_completions
+        self.needs_reference = needs_reference
+        self.sampler_batch_size = sampler_batch_size
+        self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
+        self.runner = RewardRunner(rewards, reward_time_limit, on_reward_error)
+        self.policy: nn.Module | None = None
+        self.reference: Reference | None = None
+
+    def setup(self, stage: str) -> None:
+        """Load the tokenizer and check prompts and rewards, before any weights are loaded.
+
+        Raises:
+            ValueError: if prompts and completions do not fit the model, or the rewards the data.
+        """
+        self.tokenizer = load_tokenizer(self.policy_settings)
+        self.encoder = PromptEncoder(self.tokenizer)
+        self.evaluation.allowed_ids(self.tokenizer)
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, PromptGroupDataModule):
+            return
+        config = self.policy_settings.load_config()
+        for prompts, settings in self.prompt_sets(data, stage):
+            check_prompts(prompts, self.encoder, config, settings.max_new_tokens)
+            check_rewards(prompts, self.runner)
+
+    def prompt_sets(
+        self, data: PromptGroupDataModule, stage: str
+    ) -> list[tuple[PromptSet, SamplingSettings]]:
+        """The prompts of a stage and how completions of them are drawn."""
+        return [] if data.eval_set is None else [(data.eval_set, self.evaluation)]
+
+    def configure_model(self) -> None:
+        """Load the policy and, where one is needed, the reference; a second call does nothing."""
+        if self.policy is not None:
+            return
+        self.policy = load_policy(self.policy_settings)
+        if self.needs_reference:
+            self.reference = make_reference(self.policy, self.policy_settings.lora is not None)
+
+    def transfer_batch_to_device(
+        self, batch: PromptBatch, device: torch.device, dataloader_idx: int
+    ) -> PromptBatch:
+        """Prompts are text; they stay where they are."""
+        return batch
+
+    def teardown(self, stage: str) -> None:
+        """End the reward workers; they start again when needed."""
+        self.runner.close()
+
+    def validation_step(
+        self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Any]:
+        """Sample with the evaluation settings and score, n completions per prompt.
+
+        Returns:
+            ``rewards`` [B, n], ``reward_breakdown`` {name: [B, n]} (NaN where a function did not
+            apply), ``lengths``, ``truncated`` [B, n], ``prompts`` (B texts), ``completions`` (B
+            lists of n texts), ``sources`` (B names).
+        """
+        sampled = self.collector().collect(
+            self.loaded_policy,
+            check_batch(batch),
+            self.eval_completions,
+            self.evaluation,
+            self.place_seed("evaluation", dataloader_idx, batch_idx),
+            self.device,
+        )
+        scores = sampled.scores()
+        return {
+            "rewards": scores.rewards,
+            "reward_breakdown": scores.breakdown,
+            "lengths": sampled.completions.lengths,
+            "truncated": ~sampled.completions.finished,
+            "prompts": sampled.prompts,
+            "completions": sampled.texts,
+            "sources": batch.sources,
+        }
+
+    test_step = validation_step
+    predict_step = validation_step
+
+    @property
+    def loaded_policy(self) -> nn.Module:
+        """The policy, once ``configure_model`` has run."""
+        assert self.policy is not None, "configure_model loads the policy"
+        return self.policy
+
+    def collector(self) -> Collector:
+        """Samples and scores with this policy's tokenizer and rewards."""
+        ends = end_token_ids(self.loaded_policy, self.tokenizer)
+        sampler = HuggingFaceSampler(self.tokenizer, ends, self.sampler_batch_size)
+        return Collector(self.tokenizer, self.encoder, sampler, self.runner)
+
+    def place_seed(self, *place: int | str) -> int:
+        """The seed of a place in the run, different on every process."""
+        return derive_seed(self.seed, self.global_rank, *place)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]  # noqa: ANN401
+        """What training changes: the policy without its reference, with LoRA the adapter alone."""
+        state: dict[str, Any] = super().state_dict(*args, **kwargs)
+        prefix = kwargs.get("prefix", "")
+        for name in [name for name in state if self._is_frozen(name.removeprefix(prefix))]:
+            del state[name]
+        return state
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:  # noqa: ANN401 - torch's private result type
+        """Load what :meth:`state_dict` holds; ``strict`` makes no difference.
+
+        Raises:
+            ValueError: if anything but the frozen parameters is missing, or anything is unknown.
+        """
+        result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        missing = [name for name in result.missing_keys if not self._is_frozen(name)]
+        if missing or result.unexpected_keys:
+            raise ValueError(
+                f"the checkpoint is not of this model ({self.policy_settings.path!r}, "
+                f"lora={self.policy_settings.lora is not None}): it lacks {len(missing)} weights "
+                f"{missing[:3]} and has {len(result.unexpected_keys)} unknown ones "
+                f"{result.unexpected_keys[:3]}"
+            )
+        result.missing_keys.clear()
+        return result
+
+    def _is_frozen(self, name: str) -> bool:
+        """Whether a weight is no part of a checkpoint: the reference's, or LoRA's frozen base."""
+        if name.startswith("reference."):
+            return True
+        return self.policy_settings.lora is not None and "lora_" not in name

@@ -1,0 +1,48 @@
+"""Checks that find a user's mistake before the first expensive step."""
+
+from transformers import PretrainedConfig
+
+from lgrpo_lightning.data import PromptBatch, PromptEncoder, PromptSet
+from lgrpo_lightning.rewards import RewardRunner
+
+
+def check_prompts(
+    prompts: PromptSet, encoder: PromptEncoder, config: PretrainedConfig, max_new_tokens: int
+) -> None:
+    """Refuse prompts that leave no room for a completion in the model's context.
+
+    Raises:
+        ValueError: naming the longest prompt, if it and a completion exceed the context.
+    """
+    context = getattr(config, "max_position_embeddings", None)
+    lengths = encoder.lengths(prompts.prompts)
+    row = max(range(len(lengths)), key=lengths.__getitem__)
+    if context is not None and lengths[row] + max_new_tokens > context:
+        raise ValueError(
+            f"row {prompts.indices[row]} of {prompts.sources[row]} has {lengths[row]} prompt "
+            f"tokens; with max_new_tokens {max_new_tokens} that exceeds the model's context of "
+            f"{context} tokens. Lower max_new_tokens or leave out long prompts"
+        )
+
+
+def check_rewards(prompts: PromptSet, runner: RewardRunner) -> None:
+    """Have every reward function look at the columns it will be given.
+
+    Raises:
+        ValueError: if a column is missing or a reference cannot be used.
+    """
+    runner.check(prompts.batch(range(len(prompts))).columns)
+
+
+def check_batch(batch: object) -> PromptBatch:
+    """Refuse batches of another kind of loader.
+
+    Raises:
+        ValueError: naming what was dealt instead.
+    """
+    if not isinstance(batch, PromptBatch):
+        raise ValueError(
+            f"LambdaGRPO trains on PromptBatch, the loader dealt {type(batch).__name__}; use "
+            "PromptGroupDataModule, or a loader that yields lgrpo_lightning.data.PromptBatch"
+        )
+    return batch

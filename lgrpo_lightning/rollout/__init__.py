@@ -1,0 +1,19 @@
+"""Rollouts: what was sampled for a batch of prompts and all that the updates need of it."""
+
+from lgrpo_lightning.rollout.completions import Completions
+from lgrpo_lightning.rollout.huggingface import HuggingFaceSampler
+from lgrpo_lightning.rollout.record import MicroBatch, Rollout
+from lgrpo_lightning.rollout.sampler import Sampler
+from lgrpo_lightning.rollout.seeds import derive_seed, seeded
+from lgrpo_lightning.rollout.settings import SamplingSettings
+
+__all__ = [
+    "Completions",
+    "HuggingFaceSampler",
+    "MicroBatch",
+    "Rollout",
+    "Sampler",
+    "SamplingSettings",
+    "derive_seed",
+    "seeded",
+]

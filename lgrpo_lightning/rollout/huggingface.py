@@ -1,0 +1,213 @@
+"""Sampling with transformers' ``generate``: works for every causal language model."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
+from transformers.generation.logits_process import (
+    MinPLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from lgrpo_lightning.rollout.completions import Completions
+from lgrpo_lightning.rollout.seeds import seeded
+from lgrpo_lightning.rollout.settings import SamplingSettings
+
+
+class HuggingFaceSampler:
+    """Draws completions with ``generate``, the prompt repeated for every completion of its group.
+
+    Nothing of the model's own generation config (temperature, top-k, repetition penalty …) has any
+    effect; its end-of-sequence tokens are taken into account through ``end_tokens``.
+
+    Args:
+        tokenizer: the policy's.
+        end_tokens: ids that end a completion.
+        batch_size: completions sampled at a time; None for all at once.
+
+    Raises:
+        ValueError: if there is no end token, or the batch size is not positive.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        end_tokens: Sequence[int],
+        batch_size: int | None = None,
+    ) -> None:
+        if not end_tokens:
+            raise ValueError("end_tokens is empty, so no completion would ever end")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"the sampler's batch_size must be at least 1, got {batch_size}")
+        self.tokenizer = tokenizer
+        self.end_tokens = list(end_tokens)
+        self.batch_size = batch_size
+
+    @torch.no_grad()
+    def sample(
+        self,
+        policy: nn.Module,
+        prompt_ids: Tensor,
+        prompt_mask: Tensor,
+        group_size: int,
+        settings: SamplingSettings,
+        seed: int,
+    ) -> Completions:
+        """Draw ``group_size`` completions for each prompt, see :class:`Sampler`."""
+        ids = prompt_ids.repeat_interleave(group_size, dim=0)  # [R, P], R = B·G
+        mask = prompt_mask.repeat_interleave(group_size, dim=0)
+        size = self.batch_size or len(ids)
+        with _sampling_mode(policy), seeded(seed, ids.device):
+            parts = [
+                self._generate(
+                    policy, ids[start : start + size], mask[start : start + size], settings
+                )
+                for start in range(0, len(ids), size)
+            ]
+        length = max(part.ids.shape[-1] for part in parts)
+        shape = (len(prompt_ids), group_size, length)
+
+        def joined(values: list[Tensor], fill: float) -> Tensor:
+            padded = [
+                nn.functional.pad(value, (0, length - value.shape[-1]), value=fill)
+                for value in values
+            ]
+            return torch.cat(padded).view(shape)
+
+        return Completions(
+            ids=joined([part.ids for part in parts], self._pad_token),
+            mask=joined([part.mask for part in parts], False),
+            logprobs=joined([part.logprobs for part in parts], 0.0),
+            finished=torch.cat([part.finished for part in parts]).view(shape[:2]),
+        )
+
+    @property
+    def _pad_token(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return self.end_tokens[0] if pad is None else int(pad)
+
+    def _generate(
+        self, policy: nn.Module, ids: Tensor, mask: Tensor, settings: SamplingSettings
+    ) -> Completions:
+        """Rows of [R, P] to completions of [R, T]."""
+        trace = _Trace(settings, settings.allowed_ids(self.tokenizer))
+        ends = _Ends(ids.shape[1], self.end_tokens, settings.stop, self.tokenizer, ids)
+        greedy = settings.temperature == 0
+        sequences: Tensor = policy.generate(  # type: ignore[operator]
+            input_ids=ids,
+            attention_mask=mask.long(),
+            generation_config=GenerationConfig(  # type: ignore[no-untyped-call]
+                do_sample=not greedy,
+                max_new_tokens=settings.max_new_tokens,
+                pad_token_id=self._pad_token,
+                top_k=0,  # all limits are applied by the trace, which knows the full distribution
+            ),
+            logits_processor=LogitsProcessorList([trace]),
+            stopping_criteria=StoppingCriteriaList([ends]),
+        )
+        sampled = sequences[:, ids.shape[1] :]
+        real = torch.arange(sampled.shape[1], device=ids.device) < ends.lengths.unsqueeze(1)
+        logprobs = trace.finish(sequences).masked_fill(~real, 0.0)
+        return Completions(sampled, real, logprobs, ends.finished)
+
+
+class _Trace(LogitsProcessor):
+    """Turns logits into what is drawn from, and notes the log-prob of every drawn token."""
+
+    def __init__(self, settings: SamplingSettings, allowed: list[int] | None) -> None:
+        self.temperature = settings.temperature or 1.0
+        self.allowed = allowed
+        self.limits: list[LogitsProcessor] = []
+        if settings.top_k:
+            self.limits.append(TopKLogitsWarper(settings.top_k))
+        if settings.top_p < 1:
+            self.limits.append(TopPLogitsWarper(settings.top_p))
+        if settings.min_p:
+            self.limits.append(MinPLogitsWarper(settings.min_p))
+        self._previous: Tensor | None = None  # [R, V]
+        self._drawn: list[Tensor] = []  # one [R] per step
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self._note(input_ids)
+        scores = scores.float() / self.temperature
+        if self.allowed is not None:
+            limited = torch.full_like(scores, -torch.inf)
+            limited[:, self.allowed] = scores[:, self.allowed]
+            scores = limited
+        self._previous = scores.log_softmax(-1)
+        drawn_from = self._previous
+        for limit in self.limits:
+            drawn_from = limit(input_ids, drawn_from)
+        return drawn_from
+
+    def _note(self, input_ids: Tensor) -> None:
+        """The last token of each row was drawn from the distribution of the step before."""
+        if self._previous is not None:
+            self._drawn.append(self._previous.gather(1, input_ids[:, -1:]).squeeze(1))
+
+    def finish(self, sequences: Tensor) -> Tensor:
+        """[R, T] log-probs of all sampled tokens."""
+        self._note(sequences)
+        return torch.stack(self._drawn, dim=1)
+
+
+class _Ends(StoppingCriteria):
+    """Ends rows at an end token or a stop string, and notes after how many tokens.
+
+    Lengths are noted while sampling since they cannot be told from the tokens afterwards: the pad
+    token may be the end token, and a row ended by a stop string has no end token.
+    """
+
+    def __init__(
+        self,
+        prompt_length: int,
+        end_tokens: list[int],
+        stop: list[str],
+        tokenizer: PreTrainedTokenizerBase,
+        ids: Tensor,
+    ) -> None:
+        self.prompt_length = prompt_length
+        # generate() pads rows that have ended only if some criterion has this attribute
+        self.eos_token_id = torch.tensor(end_tokens, device=ids.device)
+        self.stop_strings = StopStringCriteria(tokenizer, stop) if stop else None
+        self.finished = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+        self.lengths = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+
+    def __call__(self, input_ids: Tensor, scores: object, **kwargs: object) -> Tensor:
+        self.lengths += ~self.finished
+        ends = torch.isin(input_ids[:, -1], self.eos_token_id)
+        if self.stop_strings is not None:
+            # Only what was sampled can end a completion, not a stop string in the prompt.
+            ends |= self.stop_strings(input_ids[:, self.prompt_length :], scores)
+        self.finished |= ends
+        return self.finished
+
+
+@contextmanager
+def _sampling_mode(policy: nn.Module) -> Iterator[None]:
+    """No dropout, and no trace of the model's own generation config, while the context is open.
+
+    ``generate`` fills every setting it was not given from the model's generation config; an empty
+    one in its place keeps, say, a released repetition penalty out of the policy's distribution.
+    """
+    owner: Any = policy.get_base_model() if hasattr(policy, "peft_config") else policy  # type: ignore[operator]
+    released, training = owner.generation_config, policy.training
+    owner.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+    policy.eval()
+    try:
+        yield
+    finally:
+        owner.generation_config = released
+        policy.train(training)

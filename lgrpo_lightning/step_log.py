@@ -1,0 +1,59 @@
+"""What is logged of an optimizer step: sums over its micro-batches and over all processes."""
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from lgrpo_lightning.metrics import NamedMeans, Throughput
+from lgrpo_lightning.rollout.statistics import Totals
+
+
+class StepLog:
+    """Collects a module's figures and logs them once per optimizer step.
+
+    Figures of the rollout stay the same for all steps made of it. Names get the prefix ``train/``;
+    the progress bar shows ``reward`` and ``tok/s``, completion tokens trained on per second over
+    all processes, the time for sampling and scoring included, that for evaluation not.
+
+    Args:
+        module: whose ``log`` is used.
+    """
+
+    def __init__(self, module: LightningModule) -> None:
+        self._module = module
+        self._rollout: dict[str, float] = {}
+        self._step: Totals = {}
+        self.clock = Throughput()
+
+    def rollout(self, totals: Totals) -> None:
+        """Note the figures of a new rollout."""
+        self._rollout = self._reduced(totals)
+
+    def micro_batch(self, loss: Tensor, metrics: dict[str, Tensor]) -> None:
+        """Add a micro-batch: its loss, and sums over its tokens, whose number is ``tokens``."""
+        tokens = metrics["tokens"]
+        one = torch.ones_like(tokens)
+        totals = {name: (value, tokens) for name, value in metrics.items()}
+        totals |= {"tokens": (tokens, one), "loss": (loss.detach(), one)}
+        for name, (total, count) in totals.items():
+            before = self._step.get(name, (0.0, 0.0))
+            self._step[name] = (before[0] + total, before[1] + count)
+
+    def flush(self, batch_size: int) -> None:
+        """Log the optimizer step that the last micro-batch completed."""
+        tokens = float(self._step["tokens"][0]) * self._module.trainer.world_size
+        figures = {**self._reduced(self._step), **self._rollout}
+        figures["tokens_per_second"] = tokens / max(self.clock.reading(), 1e-9)
+        del figures["tokens"]
+        self._step = {}
+        log = self._module.log
+        for name, value in figures.items():
+            log(f"train/{name}", value, batch_size=batch_size)
+        log("reward", figures["reward"], prog_bar=True, logger=False, batch_size=batch_size)
+        speed = figures["tokens_per_second"]
+        log("tok/s", speed, prog_bar=True, logger=False, batch_size=batch_size)
+
+    def _reduced(self, totals: Totals) -> dict[str, float]:
+        means = NamedMeans(list(totals)).to(self._module.device)
+        means.update(totals)
+        return means.compute()
