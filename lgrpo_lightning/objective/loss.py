@@ -174,6 +174,8 @@ class LambdaGRPOLoss:
             too_low = torch.zeros_like(mask)
         else:
             too_high = too_high & (advantages > 0)
+            if self.dual_clip is not None:
+                too_high = too_high | ((ratio > self.dual_clip) & (advantages < 0) & mask)
             too_low = (ratio < 1 - self.clip_low) & (advantages < 0) & mask
         return {
             "tokens": mask.sum(),
