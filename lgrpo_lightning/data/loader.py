@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from lgrpo_lightning.data.batch import PromptBatch
@@ -37,6 +37,10 @@ class PromptLoader:
         world_size: Processes that share the prompts.
         drop_last: Leave out the prompts that do not fill a batch on every rank (training);
             otherwise all are dealt, once each (evaluation).
+        batches_counted: Returns how many batches of the current epoch a trainer has counted so far.
+            It is asked after a resume, when the trainer's epoch number leaves open whether the
+            epoch of the loaded state goes on. None for a loop of one's own: then the state's epoch
+            goes on if ``set_epoch`` is called with its number, or not at all.
 
     Raises:
         ValueError: If a number is out of range or there are too few prompts.
@@ -56,6 +60,7 @@ class PromptLoader:
         rank: int = 0,
         world_size: int = 1,
         drop_last: bool = True,
+        batches_counted: Callable[[], int] | None = None,
     ) -> None:
         if steps_per_batch < 1:
             raise ValueError(f"steps_per_batch is {steps_per_batch}; it must be 1 or more")
@@ -70,9 +75,11 @@ class PromptLoader:
             world_size=world_size,
             drop_last=drop_last,
         )
-        self._epoch = 0  # the epoch that _dealt and _start belong to
-        self._dealt = 0  # steps dealt so far
-        self._start = 0  # where the next iteration starts: 0 unless a state was loaded
+        self._batches_counted = batches_counted
+        self._epoch = 0
+        self._dealt = 0  # steps dealt in that epoch
+        self._resumed = False  # whether the next pass continues from a loaded state
+        self._ahead = 0  # by how much the sampler's epoch, which Lightning sets, is greater
 
     def __len__(self) -> int:
         """Return the training steps of one epoch (the batches, in evaluation)."""
@@ -81,33 +88,42 @@ class PromptLoader:
     def __iter__(self) -> Iterator[PromptBatch]:
         # A generator, so that epoch and position are looked at when the first batch is asked for:
         # Lightning creates iterators before it calls set_epoch, and throws some of them away.
-        self._follow_epoch()
-        start, self._start = self._start, 0
-        order = self.sampler.order()
+        self._begin_pass()
+        order = self.sampler.order(self._epoch)
         batch: PromptBatch | None = None
-        for position in range(start, len(self)):
+        for position in range(self._dealt, len(self)):
             rollout, step = divmod(position, self.steps_per_batch)
             if batch is None or step == 0:
-                batch = self._rollout(order[self.sampler.share(rollout)], rollout)
+                batch = self.prompt_set.batch(order[self.sampler.share(rollout)])
             self._dealt = position + 1
-            yield replace(batch, step=step)
+            yield replace(
+                batch, epoch=self._epoch, rollout=rollout, step=step, steps=self.steps_per_batch
+            )
 
-    def _rollout(self, rows: list[int], rollout: int) -> PromptBatch:
-        batch = self.prompt_set.batch(rows)
-        return replace(batch, epoch=self.sampler.epoch, rollout=rollout, steps=self.steps_per_batch)
-
-    def _follow_epoch(self) -> None:
-        """Forget the position when set_epoch has moved on to another epoch."""
-        if self._epoch != self.sampler.epoch:
-            self._epoch, self._dealt, self._start = self.sampler.epoch, 0, 0
+    def _begin_pass(self) -> None:
+        """Settle which epoch this pass belongs to, and where in it the pass starts."""
+        named = self.sampler.epoch
+        if not self._resumed:
+            self._epoch, self._dealt = named - self._ahead, 0
+            return
+        self._resumed = False
+        if self._batches_counted is None:
+            if named != self._epoch:
+                self._epoch, self._dealt = named, 0
+            return
+        # Lightning's epoch number does not tell whether the resumed epoch goes on: the number moves
+        # on when max_steps ends a run within an epoch, and twice after a checkpoint that was taken
+        # at the end of an epoch with max_steps set. Its count of the epoch's batches does.
+        if self._dealt and not self._batches_counted():
+            self._epoch, self._dealt = self._epoch + 1, 0
+        self._ahead = named - self._epoch
 
     def state_dict(self) -> dict[str, int]:
         """Return the position (the same on all ranks) and what it is only valid for."""
-        self._follow_epoch()
         return {"epoch": self._epoch, "position": self._dealt, **self._validity()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Continue from a position: the next iteration of that epoch deals what remained.
+        """Continue from a position: the next iteration deals what remained of that epoch.
 
         Args:
             state_dict: What :meth:`state_dict` returned.
@@ -128,9 +144,9 @@ class PromptLoader:
                 f"{', '.join(changed)}. Resume with the settings of the first run, or start a new "
                 "run from the checkpoint's weights"
             )
-        self.sampler.set_epoch(state_dict["epoch"])
-        self._epoch = state_dict["epoch"]
-        self._dealt = self._start = state_dict["position"]
+        self._epoch, self._dealt = state_dict["epoch"], state_dict["position"]
+        self._resumed = True
+        self.sampler.set_epoch(self._epoch)
 
     def _validity(self) -> dict[str, int]:
         return {

@@ -203,18 +203,19 @@ class PromptGroupDataModule(LightningDataModule):
 
     def _training_loader(self, prompts: PromptSet, steps: int) -> PromptLoader:
         replicas, rank = self._share()
-        # Lightning sets the attribute without declaring it.
-        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if self.seed is None else self.seed
+        trainer = self.trainer
+        # Lightning sets overfit_batches without declaring it.
+        overfit = trainer is not None and trainer.overfit_batches > 0  # type: ignore[attr-defined]
         return PromptLoader(
             prompts,
             self.prompts_per_rollout,
             steps,
             shuffle=self.shuffle and not overfit,  # overfitting needs the same prompts each epoch
-            seed=seed,
+            seed=int(os.environ.get("PL_GLOBAL_SEED", "0")) if self.seed is None else self.seed,
             rank=rank,
             world_size=replicas,
             drop_last=True,
+            batches_counted=None if trainer is None else lambda: trainer.fit_loop.batch_idx + 1,
         )
 
     def _share(self) -> tuple[int, int]:

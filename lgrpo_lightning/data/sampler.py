@@ -9,7 +9,7 @@ from torch.utils.data import SequentialSampler
 
 
 class PromptSampler(SequentialSampler):
-    """Row numbers of one rank, rollout by rollout, for the current epoch.
+    """Row numbers of one rank, rollout by rollout, for one epoch.
 
     With ``perm`` the epoch's order of all rows, B ``prompts_per_batch`` and W ``world_size``,
     rollout k consists of ``perm[k·B·W : (k+1)·B·W]`` and rank r gets the r-th of its W equal
@@ -89,16 +89,15 @@ class PromptSampler(SequentialSampler):
         return len(self._bounds) - 1
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order is dealt next. Lightning calls it before every epoch."""
+        """Name the epoch that comes next. Lightning calls it before every epoch."""
         self.epoch = epoch
 
-    def order(self) -> list[int]:
-        """Return all row numbers in the current epoch's order, the same on all ranks."""
+    def order(self, epoch: int) -> list[int]:
+        """Return all row numbers in an epoch's order, the same on all ranks."""
         if not self.shuffle:
             return list(range(self.num_rows))
-        order: list[int] = (
-            np.random.default_rng((self.seed, self.epoch)).permutation(self.num_rows).tolist()
-        )
+        generator = np.random.default_rng((self.seed, epoch))
+        order: list[int] = generator.permutation(self.num_rows).tolist()
         return order
 
     def share(self, rollout: int) -> slice:
@@ -111,7 +110,7 @@ class PromptSampler(SequentialSampler):
         )
 
     def __iter__(self) -> Iterator[int]:
-        order = self.order()
+        order = self.order(self.epoch)
         for rollout in range(self.num_rollouts):
             yield from order[self.share(rollout)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -23,7 +23,7 @@ class Table:
     """
 
     def __init__(self, rows: Sequence[Row] | Dataset) -> None:
-        self._rows: Any = rows
+        self._rows = cast("Any", rows)
         if isinstance(rows, list):
             names: dict[str, None] = {}
             for index, row in enumerate(rows):
