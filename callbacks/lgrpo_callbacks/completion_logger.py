@@ -26,7 +26,7 @@ class CompletionLogger(Callback):
     ``advantage`` and, where ``training_step`` returns them, ``group``, ``length``, ``truncated``
     and ``reward_breakdown``; NaN is null. Lines are written after each optimizer step and are on
     the disk before the next; :func:`~lgrpo_callbacks.read_jsonl` reads a history, also that of a
-    killed run.
+    killed run. A completion that serves several optimizer steps has a line for each.
 
     An earlier run's history is left alone: a new run in the same folder writes to
     ``<dirname>-2``. A run resumed from a checkpoint continues its history: steps after the
@@ -79,15 +79,16 @@ class CompletionLogger(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the history, a new one or that of the run that is resumed."""
-        previous = self.folder
-        wanted = run_folder(trainer, self.dirname)
-        self.folder = _history_folder(trainer, wanted, previous)
-        self.folder.mkdir(parents=True, exist_ok=True)  # on nodes without a shared disk
+        # At step 0 there is nothing to continue, even if this object has served another run.
+        previous = self.folder if trainer.global_step else None
+        folder = _history_folder(trainer, run_folder(trainer, self.dirname), previous)
+        folder.mkdir(parents=True, exist_ok=True)  # on nodes without a shared disk
         if previous is not None:
-            _keep_until_step(trainer, previous, self.folder)
+            _keep_until_step(trainer, previous, folder)
         # Ranks that work on the same data (tensor parallelism) would write the same rows.
         writes = sees_own_data(trainer)
-        self._path = self.folder / f"rank-{trainer.global_rank}.jsonl" if writes else None
+        self._path = folder / f"rank-{trainer.global_rank}.jsonl" if writes else None
+        self.folder = folder
         self._rows = []
         self._seen_step = trainer.global_step
 
@@ -105,12 +106,14 @@ class CompletionLogger(Callback):
         # Only an optimizer step moves it; gradient accumulation needs no other bookkeeping.
         if trainer.global_step == self._seen_step:
             return
+        # Several optimizers move it by several steps at once, so multiples may be jumped over.
+        due = trainer.global_step // self.every_n_steps > self._seen_step // self.every_n_steps
         self._seen_step = trainer.global_step
         rows = [{"step": trainer.global_step, **row} for row in self._rows]
         self._rows = []
         if self._path is not None:
             append_jsonl(self._path, rows)
-        if trainer.is_global_zero and trainer.global_step % self.every_n_steps == 0:
+        if trainer.is_global_zero and due:
             self._show(trainer, rows[: self.max_rows])
 
     def _show(self, trainer: Trainer, rows: list[Row]) -> None:
@@ -130,7 +133,7 @@ class CompletionLogger(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the history lies."""
-        return {"folder": None if self.folder is None else str(self.folder.absolute())}
+        return {"folder": None if self.folder is None else str(self.folder)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over where the history lies; it is opened when training starts."""
@@ -140,20 +143,27 @@ class CompletionLogger(Callback):
 
 def _history_folder(trainer: Trainer, wanted: Path, previous: Path | None) -> Path:
     """Return the folder to write to: the previous one if it is this run's, else a new one."""
-    folder: Path | None = None
-    if trainer.is_global_zero:
+    folder = wanted
+    if trainer.is_global_zero:  # rank 0 decides
         known = previous is not None and previous.is_dir()
         if previous is not None and not known:
             rank_zero_warn(
                 f"CompletionLogger: the history of the run that is resumed is no longer at "
                 f"{previous}; a new one begins at optimizer step {trainer.global_step + 1}"
             )
-        if previous is not None and known and previous.parent == wanted.absolute().parent:
+        if previous is not None and known and _is_numbered(previous, wanted):
             folder = previous
         else:
             folder = make_new_folder(wanted)
-    shared: Path = trainer.strategy.broadcast(folder)  # rank 0 decides
+    shared: Path = trainer.strategy.broadcast(folder)
     return shared
+
+
+def _is_numbered(folder: Path, name: Path) -> bool:
+    """Return whether a folder is ``name``, ``name-2``, ``name-3`` and so on."""
+    return folder == name or (
+        folder.parent == name.parent and folder.name.startswith(f"{name.name}-")
+    )
 
 
 def _keep_until_step(trainer: Trainer, previous: Path, folder: Path) -> None:

@@ -6,7 +6,7 @@ from lightning.pytorch import Trainer
 
 
 def run_folder(trainer: Trainer, dirname: str) -> Path:
-    """Return ``dirname`` under the run's folder, the same on all ranks. A collective.
+    """Return ``dirname`` in the run's folder, absolute and the same on all ranks. A collective.
 
     Args:
         trainer: its ``log_dir`` is the run's folder, without a logger its ``default_root_dir``.
@@ -21,4 +21,4 @@ def run_folder(trainer: Trainer, dirname: str) -> Path:
             f"the run's folder {root!r} is not on a local disk; give dirname as an absolute local "
             f"path, got {dirname!r}"
         )
-    return Path(root) / dirname
+    return (Path(root) / dirname).absolute()

@@ -230,4 +230,4 @@ class RewardEvaluator(Callback):
         """Take over the history of a resumed run."""
         # Testing the best checkpoint after a fit must not forget what came after that checkpoint.
         if self._checkpoint_step is None or not self.history:
-            self.history = [EvaluationRecord(**record) for record in state_dict["history"]]
+            self.history = list(state_dict["history"])
