@@ -14,6 +14,7 @@ from lgrpo_lightning.rewards.length import LengthPenalty, OverlongPenalty
 from lgrpo_lightning.rewards.match import boxed_match_reward, exact_match_reward
 from lgrpo_lightning.rewards.math_answer import math_reward
 from lgrpo_lightning.rewards.runner import (
+    OnError,
     RewardError,
     RewardLike,
     RewardRunner,
@@ -28,6 +29,7 @@ __all__ = [
     "Completion",
     "FormatReward",
     "LengthPenalty",
+    "OnError",
     "OverlongPenalty",
     "Prompt",
     "RewardError",

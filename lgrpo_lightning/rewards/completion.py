@@ -28,11 +28,13 @@ def completion_text(completion: Completion) -> str:
     """
     if isinstance(completion, str):
         return completion
-    if not isinstance(completion, Sequence) or not all(isinstance(m, dict) for m in completion):
+    if not isinstance(completion, Sequence):
         raise ValueError(
             f"a completion must be a string or a list of role messages, got {completion!r:.200}"
         )
     for message in reversed(completion):
-        if message.get("role") == "assistant" and isinstance(message.get("content"), str):
-            return message["content"]
+        if isinstance(message, dict) and message.get("role") == "assistant":
+            content = message.get("content")
+            if isinstance(content, str):
+                return content
     raise ValueError(f"no assistant message with a text in the completion {completion!r:.200}")

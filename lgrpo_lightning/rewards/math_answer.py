@@ -13,6 +13,8 @@ from lgrpo_lightning.rewards.traits import Columns, reward_traits
 
 _MOST_CHECKED = 2_000  # references; parsing takes milliseconds each
 _WORDS = re.compile(r"[A-Za-z]{3,}(?:\s+[A-Za-z]+)*")
+# AIME's \boxed{\textbf{(073) }}, which math-verify reads as the word 073.
+_STYLED_NUMBER = re.compile(r"\\(?:text|math)(?:bf|rm|it|)\{\s*\(?\s*(-?\d[\d.,]*)\s*\)?\s*\}")
 _MATH_DELIMITERS = re.compile(r"\$\$(.*)\$\$|\$(.*)\$|\\\((.*)\\\)|\\\[(.*)\\\]", re.DOTALL)
 
 
@@ -49,7 +51,11 @@ def _parse(text: str) -> list[Any]:
 
 
 def _parse_answer(answer: str) -> list[Any]:
-    answer = answer.strip().removesuffix(".")  # math-verify reads "5." as something else than 5
+    answer = answer.strip()
+    styled = _STYLED_NUMBER.fullmatch(answer)
+    if styled:
+        answer = styled[1]
+    answer = answer.removesuffix(".")  # math-verify reads "5." as something else than 5
     return _parse(rf"\boxed{{{answer}}}")
 
 

@@ -61,6 +61,7 @@ class ScoreHandle:
 
     def _handle_failures(self, function: RewardFunction, scores: Scores) -> None:
         """Raise for the first failure that can't be skipped, else log the first."""
+        level = logging.INFO
         for row, failure in scores.failures:
             where = "" if row is None else f" at completion {row}"
             if failure.kind == "invalid":
@@ -72,9 +73,11 @@ class ScoreHandle:
                     f"reward {function.name!r} failed{where}: {failure.text}\n\nCorrect the "
                     "function, or set on_error to 'skip' to go on without its reward."
                 )
+            level = level if skipped else logging.WARNING
         if scores.failures:
             row, failure = scores.failures[0]
-            _logger.warning(
+            _logger.log(
+                level,
                 "reward %r: %d calls were given up; the first%s: %s",
                 function.name,
                 len(scores.failures),

@@ -35,10 +35,10 @@ def load(target: Target) -> Callable[..., Any]:
     """
     found = _unpickle(target.pickled) if target.path is None else find(target.path)
     if inspect.isclass(found):
-        found = _instantiate(found, target.init_args)
-    elif target.init_args:
+        found = _instantiate(found, target.arguments)
+    elif target.arguments:
         raise LoadError(
-            f"init_args {sorted(target.init_args)} are for classes, and this is a "
+            f"arguments {sorted(target.arguments)} are for classes, and this is a "
             f"{type(found).__name__}; bind its arguments with a class or functools.partial"
         )
     if not callable(found):
@@ -143,20 +143,20 @@ def _unpickle(pickled: bytes | None) -> Any:  # noqa: ANN401
     return _run(f"the worker can't load it; {ADVICE}", lambda: pickle.loads(pickled))
 
 
-def _instantiate(cls: type, init_args: dict[str, Any]) -> Any:  # noqa: ANN401
+def _instantiate(cls: type, arguments: dict[str, Any]) -> Any:  # noqa: ANN401
     signature = inspect.signature(cls)
     try:
-        signature.bind(**init_args)
+        signature.bind(**arguments)
     except TypeError as error:
         hint = "".join(
             _nearest(name, signature.parameters)
-            for name in init_args
+            for name in arguments
             if name not in signature.parameters
         )
         raise LoadError(
-            f"init_args {sorted(init_args)} do not fit {cls.__name__}{signature}: {error}{hint}"
+            f"arguments {sorted(arguments)} do not fit {cls.__name__}{signature}: {error}{hint}"
         ) from None
-    return _run(f"{cls.__name__} can't be built", lambda: cls(**init_args))
+    return _run(f"{cls.__name__} can't be built", lambda: cls(**arguments))
 
 
 def _run(what: str, step: Callable[[], Any]) -> Any:  # noqa: ANN401

@@ -15,13 +15,13 @@ class Target:
         name: the reward's name, for messages.
         path: dotted path or ``file.py:name``; None if the object itself is sent.
         pickled: the object, pickled.
-        init_args: constructor arguments, if it is a class.
+        arguments: constructor arguments, if it is a class.
     """
 
     name: str
     path: str | None = None
     pickled: bytes | None = None
-    init_args: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,8 @@ class WorkerStoppedError(Exception):
 class WorkerProcess:
     """A process of its own session that loads one reward function and serves requests.
 
-    It starts at the first request and again after a death, and ends with this process. To be used
-    from one thread, except for ``kill``.
+    It starts again after a death, and ends with this process. To be used from one thread, except
+    for ``kill`` and ``abandon``.
 
     Args:
         target: what it loads.
@@ -84,7 +84,9 @@ class WorkerProcess:
             ) from None
         if isinstance(reply, Refusal):
             self._stop()
-            raise ValueError(f"reward {self._target.name!r} can't be used: {reply.text}")
+            raise ValueError(
+                f"reward {(self._target.path or self._target.name)!r} can't be used: {reply.text}"
+            )
         assert isinstance(reply, Description)
         return reply
 
@@ -120,7 +122,7 @@ class WorkerProcess:
 
     def _spawn(self) -> None:
         if self._closed:
-            raise RewardError(f"reward {self._target.name!r}: the runner is closed")
+            raise RewardError(f"reward {self._target.name!r}: the runner was closed")
         here, there = Pipe()
         self._recorder_file = create_recorder_file()
         self._recorder = FlightRecorder(self._recorder_file.fileno())
@@ -145,8 +147,8 @@ class WorkerProcess:
     def _died(self, timed_out: bool = False) -> WorkerStoppedError:
         hang, position = self._recorder.hang, self._recorder.position
         code = self._stop()
-        if timed_out or hang:
-            return WorkerStoppedError(hang.rstrip(), True, position)
+        if timed_out or hang is not None:
+            return WorkerStoppedError(hang or "", True, position)
         if code < 0:
             text = f"its worker was killed by {signal.Signals(-code).name}"
         else:
@@ -172,13 +174,13 @@ class WorkerProcess:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def abandon(self) -> None:
-        """Kill it and never start it again; from any thread."""
+        """Kill it, from any thread, and let nothing start it before it is closed."""
         self._closed = True
         self.kill()
 
     def close(self) -> None:
-        """End it: ask it to, and kill it if it doesn't."""
-        self._closed = True
+        """End it: ask it to, and kill it if it doesn't. It may be started again."""
+        self._closed = False
         if self._channel is None:
             return
         with contextlib.suppress(OSError):  # it has died already, and is cleaned up all the same

@@ -5,6 +5,7 @@ import os
 import tempfile
 from typing import BinaryIO
 
+WATCH_NAME = "_end_with_parent"  # the worker's function that watches its parent
 _POSITION_BYTES = 8
 
 
@@ -40,10 +41,13 @@ class FlightRecorder:
         return int.from_bytes(os.pread(self.file_descriptor, _POSITION_BYTES, 0), "little")
 
     @property
-    def hang(self) -> str:
-        """The stack at the end of the time limit; empty if it wasn't reached."""
+    def hang(self) -> str | None:
+        """The function's stack at the end of the time limit; None if that wasn't reached."""
         size = os.fstat(self.file_descriptor).st_size
-        return os.pread(self.file_descriptor, size, _POSITION_BYTES).decode(errors="replace")
+        if size == _POSITION_BYTES:
+            return None
+        stack = os.pread(self.file_descriptor, size, _POSITION_BYTES).decode(errors="replace")
+        return _of_the_function(stack)
 
 
 def create_recorder_file() -> BinaryIO:
@@ -51,3 +55,11 @@ def create_recorder_file() -> BinaryIO:
     file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - lives as long as the worker
     file.write(bytes(_POSITION_BYTES))
     return file
+
+
+def _of_the_function(stacks: str) -> str:
+    """Faulthandler's stacks without the worker's own thread and frames."""
+    threads = [stack for stack in stacks.split("\n\n") if f"in {WATCH_NAME}\n" not in stack]
+    own = f'"{os.path.dirname(__file__)}{os.sep}'
+    lines = "\n\n".join(threads).splitlines()
+    return "\n".join(line for line in lines if own not in line and '"<string>"' not in line)

@@ -17,7 +17,8 @@ from lgrpo_lightning.rewards.runner.process import WorkerProcess
 from lgrpo_lightning.rewards.runner.spec import RewardLike, resolve_rewards
 from lgrpo_lightning.rewards.runner.table import RewardTable
 
-_FAREWELL = 1.5  # seconds for all workers together to end by themselves
+_FAREWELL = 1.5  # seconds for all workers together to end by themselves, and again by force
+_ATTEMPTS = 10  # a worker may be starting just while it is killed
 
 
 class RewardRunner:
@@ -64,7 +65,7 @@ class RewardRunner:
         self._functions = [RewardFunction(reward, float(time_limit)) for reward in resolved]
         # Also when nobody calls close: at the end of the runner's life, or of the program.
         self._owner = os.getpid()
-        self._finalizer = weakref.finalize(self, _end_workers, self._functions, self._owner)
+        weakref.finalize(self, _dismiss, self._functions, self._owner)
         try:
             for function in self._functions:
                 function.wait_until_loaded(workers_per_function)
@@ -94,7 +95,7 @@ class RewardRunner:
             ValueError: for arguments of unequal length, a missing column, and a function that
                 returns anything but one finite number or None for each completion.
             RewardError: if a function fails and ``on_error`` is "raise".
-            RuntimeError: if the runner is closed.
+            RuntimeError: in a process that was forked from the runner's.
         """
         return self.submit(prompts, completions, completion_ids, columns).result()
 
@@ -110,7 +111,7 @@ class RewardRunner:
         Returns:
             A handle whose ``result()`` waits for the table. Several can be open at a time.
         """
-        self._require_open()
+        self._require_owner()
         count = len(completions)
         arguments = _arguments(prompts, completions, completion_ids, columns)
         for function in self._functions:
@@ -129,7 +130,7 @@ class RewardRunner:
                 reference that can't be used.
             RewardError: if a check itself fails.
         """
-        self._require_open()
+        self._require_owner()
         data = {name: list(values) for name, values in columns.items()}
         for function in self._functions:
             function.require(data)
@@ -139,8 +140,8 @@ class RewardRunner:
                 check.result()
 
     def close(self) -> None:
-        """End all workers; a call under way fails. Closing twice is fine."""
-        self._finalizer()
+        """End all workers; a call under way fails. The next call would start them again."""
+        _end_workers(self._functions, self._owner)
 
     def __enter__(self) -> "RewardRunner":
         return self
@@ -153,11 +154,9 @@ class RewardRunner:
     ) -> None:
         self.close()
 
-    def _require_open(self) -> None:
-        if not self._finalizer.alive:
-            raise RuntimeError("this RewardRunner is closed; make a new one")
+    def _require_owner(self) -> None:
         if os.getpid() != self._owner:
-            raise RuntimeError("this RewardRunner belongs to the process that was forked")
+            raise RuntimeError("this RewardRunner belongs to the process this one was forked from")
 
 
 def _check_arguments(time_limit: float, on_error: str, workers_per_function: int) -> None:
@@ -195,9 +194,17 @@ def _end_workers(functions: list[RewardFunction], owner: int) -> None:
     if os.getpid() != owner:
         return  # a fork of the program: the workers are not its own
     lanes = [lane for function in functions for lane in function.lanes]
-    farewells = [lane.submit(WorkerProcess.close) for lane in lanes]
+    farewells = {lane.submit(WorkerProcess.close): lane for lane in lanes}
     _, busy = concurrent.futures.wait(farewells, timeout=_FAREWELL)
-    for lane, farewell in zip(lanes, farewells, strict=True):
-        if farewell in busy:
-            lane.worker.abandon()
-        lane.finish()
+    for _ in range(_ATTEMPTS):
+        for farewell in busy:
+            farewells[farewell].worker.abandon()
+        _, busy = concurrent.futures.wait(busy, timeout=_FAREWELL / _ATTEMPTS)
+
+
+def _dismiss(functions: list[RewardFunction], owner: int) -> None:
+    """End the workers and the threads that talk to them."""
+    _end_workers(functions, owner)
+    for function in functions:
+        for lane in function.lanes:
+            lane.finish()

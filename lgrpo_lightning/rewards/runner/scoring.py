@@ -101,7 +101,7 @@ def _failure(stopped: WorkerStoppedError, time_limit: float) -> Failure:
     if not stopped.timed_out:
         return Failure("died", str(stopped))
     where = f"; it was here:\n{stopped}" if str(stopped) else ""
-    return Failure("timeout", f"it took longer than {time_limit:g} s, its time limit{where}")
+    return Failure("timeout", f"it took longer than its time limit, {time_limit:g} s{where}")
 
 
 def _scores(outcomes: Sequence[Outcome]) -> Scores:

@@ -26,13 +26,13 @@ class RewardSpec:
             (``path/to/my_rewards.py:brevity``) of a function or class; in Python also the
             function, class or instance itself.
         weight: its factor in the total reward; 0 records it only.
-        init_args: constructor arguments, if it is a class.
+        arguments: constructor arguments, if it is a class.
         name: its name in logs and tables; None takes that of the function or class.
     """
 
     function: str | Callable[..., Any]
     weight: float = 1.0
-    init_args: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
     name: str | None = None
 
 
@@ -98,7 +98,7 @@ def _default_name(function: str | Callable[..., Any]) -> str:
 
 def _target(name: str, spec: RewardSpec) -> Target:
     if isinstance(spec.function, str):
-        return Target(name, path=spec.function, init_args=spec.init_args)
+        return Target(name, path=spec.function, arguments=spec.arguments)
     try:
         pickled = pickle.dumps(spec.function)
     # What pickle raises depends on the object: these are its documented and its usual ways.
@@ -106,4 +106,4 @@ def _target(name: str, spec: RewardSpec) -> Target:
         raise ValueError(f"reward {name!r} can't be pickled: {error}. {_ADVICE}") from None
     if b"__main__" in pickled:
         raise ValueError(f"reward {name!r} belongs to the main script or notebook. {_ADVICE}")
-    return Target(name, pickled=pickled, init_args=spec.init_args)
+    return Target(name, pickled=pickled, arguments=spec.arguments)

@@ -34,11 +34,11 @@ def main(connection: int, recorder: int, parent: int) -> None:
     """
     for descriptor in (connection, recorder):
         os.set_inheritable(descriptor, False)  # programs a reward starts have no use for them
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     _Server(Channel(Connection(connection)), FlightRecorder(recorder)).serve()
 
 
-def _end_with(parent: int) -> None:
+def _end_with_parent(parent: int) -> None:
     """End this process, and what it started, when its parent has ended without a word."""
     while os.getppid() == parent:
         time.sleep(0.5)
@@ -83,16 +83,17 @@ class _Server:
         self._recorder.mark(0)
         self._recorder.arm(request.time_limit)
         try:
-            if request.one_by_one:
-                outcomes = self._score_each(request)
-            else:
-                outcomes = self._caller.rewards(request.arguments, request.count)
+            reply = self._score_each(request) if request.one_by_one else self._score(request)
         finally:
             self._recorder.disarm()
-        self._channel.send(ScoreReply(outcomes))
+        self._channel.send(reply)
 
-    def _score_each(self, request: ScoreRequest) -> list[Outcome]:
-        """Outcomes that are not sent yet; the time limit starts anew whenever some are sent."""
+    def _score(self, request: ScoreRequest) -> ScoreReply:
+        rewards = self._caller.rewards(request.arguments, request.count)
+        return ScoreReply(rewards if isinstance(rewards, Failure) else [*rewards])
+
+    def _score_each(self, request: ScoreRequest) -> ScoreReply:
+        """The last outcomes; others are sent before, and with them the time limit starts anew."""
         interval = min(FLUSH_INTERVAL, request.time_limit / 10)
         outcomes: list[Outcome] = []
         flushed = time.monotonic()
@@ -107,7 +108,7 @@ class _Server:
             one = {name: values[here] for name, values in request.arguments.items()}
             rewards = self._caller.rewards(one, 1)
             outcomes.append(rewards if isinstance(rewards, Failure) else rewards[0])
-        return outcomes
+        return ScoreReply(outcomes)
 
     def _check(self, request: CheckRequest) -> None:
         self._recorder.arm(SETUP_LIMIT)
