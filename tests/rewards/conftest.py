@@ -47,4 +47,4 @@ def score():
 @pytest.fixture
 def spec(sample):
     """A spec of a sample class or function."""
-    return lambda name, **options: RewardSpec(sample(name), **options)
+    return lambda reward, **options: RewardSpec(sample(reward), **options)

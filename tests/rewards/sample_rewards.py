@@ -23,7 +23,10 @@ def tokens(completion_ids):
 
 
 def only_answers(completions, answer):
-    return [float(completion == expected) for completion, expected in zip(completions, answer)]
+    return [
+        float(completion == expected)
+        for completion, expected in zip(completions, answer, strict=True)
+    ]
 
 
 async def sleeps(prompts, completions, completion_ids, **columns):
@@ -94,7 +97,7 @@ def ignores_signals(prompts, completions, completion_ids, **columns):
     while True:
         try:
             time.sleep(0.01)
-        except BaseException:  # noqa: BLE001 - the point of it
+        except BaseException:
             continue
 
 

@@ -100,7 +100,7 @@ def test_unusable_references_are_named(bad):
 
 
 def test_check_names_column_row_and_value():
-    with pytest.raises(ValueError, match="column 'answer', row 2: .*nan"):
+    with pytest.raises(ValueError, match=r"column 'answer', row 2: .*nan"):
         check_rows("answer", ["1", None, float("nan")], reference_text)
     with pytest.raises(ValueError, match="all 2 rows are None"):
         check_rows("answer", [None, None], reference_text)

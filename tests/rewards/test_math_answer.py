@@ -88,7 +88,7 @@ def test_unreadable_reference_is_named_and_never_right(reference):
     completion = rf"\boxed{{{reference}}}"
     with pytest.raises(ValueError, match="reference answer"):
         score(completion, reference)
-    with pytest.raises(ValueError, match="column 'answer', row 1: .*reference answer"):
+    with pytest.raises(ValueError, match=r"column 'answer', row 1: .*reference answer"):
         math_reward.check_references({"answer": ["5", reference]})
 
 

@@ -61,7 +61,9 @@ def test_boxed_solutions_agree_with_their_answers():
     assert len(pairs) == 29
     for answer, solution in pairs:
         completion = rf"\boxed{{{answer}}}"
-        assert math_reward(["?"], [completion], [[1]], solution=[solution]) == [1.0], solution[-200:]
+        assert math_reward(["?"], [completion], [[1]], solution=[solution]) == [1.0], solution[
+            -200:
+        ]
 
 
 def gsm8k(stride):

@@ -14,7 +14,7 @@ from lgrpo_lightning.rewards.runner.messages import SETUP_LIMIT, Description, Re
 from lgrpo_lightning.rewards.runner.recorder import FlightRecorder, create_recorder_file
 
 _GRACE = 0.5  # seconds that the worker's own alarm has, before it is killed from here
-_FAREWELL = 1.0  # seconds that a worker has to end by itself
+_FAREWELL = 0.7  # seconds that a worker has to end by itself
 
 # Not multiprocessing's "spawn": that imports the user's main script again in every worker, which
 # without a main guard starts the training there, and in a notebook does not work at all.

@@ -17,7 +17,7 @@ from lgrpo_lightning.rewards.runner.process import WorkerProcess
 from lgrpo_lightning.rewards.runner.spec import RewardLike, resolve_rewards
 from lgrpo_lightning.rewards.runner.table import RewardTable
 
-_FAREWELL = 1.5  # seconds for all workers together to end by themselves, and again by force
+_FAREWELL = 1.0  # seconds for all workers together to end by themselves, and again by force
 _ATTEMPTS = 10  # a worker may be starting just while it is killed
 
 
