@@ -38,3 +38,7 @@ class PromptBatch:
     rollout: int = 0
     step: int = 0
     steps: int = 1
+
+    def to(self, device: object, **_: object) -> PromptBatch:
+        """Return the batch as it is: text has no device. Lightning asks every batch to move."""
+        return self

@@ -137,5 +137,5 @@ def _read_csv(file: Path) -> list[Row]:
                 )
             rows.append(row)
     except csv.Error as error:
-        raise ValueError(f"{file}, line {reader.line_num}: broken CSV: {error}") from error
+        raise ValueError(f"{file}, line {reader.reader.line_num}: broken CSV: {error}") from error
     return rows

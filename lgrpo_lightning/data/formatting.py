@@ -131,30 +131,29 @@ class PromptEncoder:
         return str(text)
 
     def _tokenize(self, prompts: Sequence[Prompt], texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = [[] for _ in texts]
-        for plain in (True, False):
-            places = [i for i, prompt in enumerate(prompts) if isinstance(prompt, str) is plain]
-            if not places:
-                continue
-            chosen = [texts[place] for place in places]
-            encoded = self.tokenizer(chosen, add_special_tokens=plain)["input_ids"]
-            for place, row in zip(places, encoded, strict=True):
-                ids[place] = self._trim(row, texts[place]) if plain else list(row)
-        return ids
-
-    def _trim(self, ids: list[int], text: str) -> list[int]:
-        """Drop a second BOS (the text had one) and an EOS that the text has not."""
-        bos, eos, eos_text = (
-            self.tokenizer.bos_token_id,
-            self.tokenizer.eos_token_id,
-            self.tokenizer.eos_token,
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        plain = [isinstance(prompt, str) for prompt in prompts]
+        if not any(plain):
+            return ids
+        front = self._front(
+            max((t for t, is_plain in zip(texts, plain, strict=True) if is_plain), key=len)
         )
-        if bos is not None and ids[:2] == [bos, bos]:
-            ids = ids[1:]
-        if eos is not None and ids[-1:] == [eos] and not text.rstrip().endswith(str(eos_text)):
-            # A lone token that is both EOS and BOS opens the text.
-            ids = ids[:-1] if len(ids) > 1 or bos != eos else ids
-        return list(ids)
+        return [
+            front + row if is_plain and row[: len(front)] != front else row
+            for row, is_plain in zip(ids, plain, strict=True)
+        ]
+
+    def _front(self, text: str) -> list[int]:
+        """Return the special tokens that the tokenizer puts in front of a text."""
+        bare = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        full = self.tokenizer(text, add_special_tokens=True)["input_ids"]
+        for start in range(len(full) - len(bare), -1, -1):
+            if full[start : start + len(bare)] == bare:
+                return list(full[:start])
+        raise ValueError(
+            f"the tokenizer {self.tokenizer.name_or_path!r} reads {text!r:.80} differently with "
+            "and without special tokens, so it is unclear which of them open a prompt"
+        )
 
     def _check(self, ids: list[list[int]], rows: Sequence[int]) -> None:
         for row, prompt in zip(rows, ids, strict=True):
