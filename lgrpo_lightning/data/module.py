@@ -172,17 +172,28 @@ class PromptGroupDataModule(LightningDataModule):
             _warn_of_overlap(self._train_set, self._eval_set)
 
     def train_dataloader(self) -> PromptLoader:
-        """Deal the training prompts, each batch once for every training step made of it."""
-        assert self._train_set is not None, "setup('fit') comes first"
+        """Deal the training prompts, each batch once for every training step made of it.
+
+        Raises:
+            ValueError: Before ``setup("fit")``.
+        """
+        if self._train_set is None:
+            raise ValueError('the training prompts are not loaded; call setup("fit") first')
         steps = 1
         if self.trainer is not None and isinstance(self.trainer.lightning_module, RolloutModule):
             steps = self.trainer.lightning_module.steps_per_rollout(self.prompts_per_rollout)
         return self._training_loader(self._train_set, steps)
 
     def val_dataloader(self) -> PromptLoader | list[PromptLoader]:
-        """Deal the prompts of all evaluation sets once, in their order."""
-        if self._eval_set is None:
+        """Deal the prompts of all evaluation sets once, in their order.
+
+        Raises:
+            ValueError: Before ``setup``.
+        """
+        if not self.eval_sets:
             return []
+        if self._eval_set is None:
+            raise ValueError("the evaluation prompts are not loaded; call setup first")
         replicas, rank = self._share()
         return PromptLoader(
             self._eval_set,

@@ -153,10 +153,8 @@ def _rename(
     for column in sorted(needed - renamed.keys()):
         hint = f"the template of its prompts needs one; it has: {listed}"
         if column == "prompt":
-            likely = next((name for name in LIKELY_PROMPTS if name in names), None)
+            likely = next((name for name in LIKELY_PROMPTS if name in names), "…")
             hint = f"it has: {listed}. Name the prompt's column with columns: {{prompt: {likely}}}"
-            if likely is None:
-                hint = f"it has: {listed}. Name the prompt's column with columns: {{prompt: …}}"
         raise ValueError(f"{label} has no column {column!r}; {hint}")
     for column in RESERVED:
         if column in renamed:
@@ -189,7 +187,7 @@ def _render(
     distinct = len({prompt_key(prompt) for prompt in prompts})
     if distinct < len(prompts):
         rank_zero_warn(
-            f"{len(prompts) - distinct} of {len(prompts)} prompts of {label} are repetitions of "
-            "others; they are trained on more often"
+            f"{len(prompts) - distinct} of {len(prompts)} prompts of {label} repeat others, so "
+            "these count more often"
         )
     return prompts

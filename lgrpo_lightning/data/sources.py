@@ -57,7 +57,8 @@ def download(source: Source, name: str | None = None) -> None:
 def describe(source: Source) -> str:
     """Name a source in a message."""
     if _is_path(source):
-        return repr(source)
+        first, *others = [source] if isinstance(source, str) else source
+        return f"{first!r}{f' and {len(others)} more' if others else ''}"
     return f"the {type(source).__name__} in memory"
 
 

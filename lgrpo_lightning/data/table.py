@@ -55,5 +55,7 @@ class Table:
         if isinstance(self._rows, list):
             rows = [self._rows[index] for index in indices]
             return {name: [row.get(name) for row in rows] for name in names}
+        if not names:
+            return {}
         taken: dict[str, list[Any]] = self._rows.select_columns(list(dict.fromkeys(names)))[indices]
         return taken

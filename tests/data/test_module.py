@@ -98,6 +98,14 @@ def test_the_seed_is_that_of_seed_everything(monkeypatch):
     assert order(shuffle=False) == list(range(9))
 
 
+def test_loaders_need_setup():
+    data = PromptGroupDataModule(TRAIN, columns=COLUMNS, eval_path=TEST)
+    with pytest.raises(ValueError, match=r'call setup\("fit"\) first'):
+        data.train_dataloader()
+    with pytest.raises(ValueError, match="call setup first"):
+        data.val_dataloader()
+
+
 @pytest.mark.parametrize("stage", ["validate", "test", "predict"])
 def test_evaluation_needs_prompts(stage):
     with pytest.raises(ValueError, match=f"no prompts to {stage}"):

@@ -42,6 +42,7 @@ def test_conversations_from_arrow():
     talk = [{"role": "user", "content": "a?"}]
     prompts = PromptSet.load(datasets.Dataset.from_list([{"prompt": talk}]))
     assert prompts.prompts == [talk]
+    assert prompts.batch([0]).columns == {}
 
 
 def test_limit():
@@ -100,7 +101,7 @@ def test_what_is_wrong_is_told(rows, options, message):
 
 def test_repeated_prompts_are_counted():
     rows = [{"prompt": text} for text in ("a", "b", "a ", "a")]
-    with pytest.warns(UserWarning, match="2 of 4 prompts of the list in memory are repetitions"):
+    with pytest.warns(UserWarning, match="2 of 4 prompts of the list in memory repeat others"):
         PromptSet.load(rows)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
