@@ -48,7 +48,7 @@ class Table:
         """Return one column."""
         if isinstance(self._rows, list):
             return [row.get(name) for row in self._rows]
-        return list(self._rows[name])
+        return list(self._rows[name][:])
 
     def take(self, indices: list[int], names: Sequence[str]) -> dict[str, list[Any]]:
         """Return the named columns of some rows, in the order of ``indices``."""
