@@ -56,19 +56,19 @@ def kl_terms(
         ValueError: if a tensor has another shape than ``logprobs``.
     """
     mask = outputs["mask"].bool()
-    logprobs = _on_mask("logprobs", outputs["logprobs"], mask)
-    sampler = _on_mask("old_logprobs", outputs["old_logprobs"], mask)
+    logprobs = _checked("logprobs", outputs["logprobs"], mask)
+    sampler = _checked("old_logprobs", outputs["old_logprobs"], mask)
     ratio = (logprobs - sampler).exp()
     k1, k2, k3 = kl_estimates(logprobs, sampler, sampler)
     values = {"sampler_k1": k1, "sampler_k2": k2, "sampler_k3": k3, "ratio": ratio}
     by_position = ("sampler", k3)
     if outputs["ref_logprobs"] is not None:
-        reference = _on_mask("ref_logprobs", outputs["ref_logprobs"], mask)
+        reference = _checked("ref_logprobs", outputs["ref_logprobs"], mask)
         k1, k2, k3 = kl_estimates(logprobs, reference, sampler)
         values |= {"ref_k1": k1, "ref_k2": k2, "ref_k3": k3}
         by_position = ("ref", k3)
     if "entropy" in outputs:
-        values["entropy"] = _on_mask("entropy", outputs["entropy"], mask)
+        values["entropy"] = _checked("entropy", outputs["entropy"], mask)
     finite = torch.stack([value.isfinite() for value in values.values()]).all(dim=0)
     values["outside_clip"] = ((ratio < 1 - clip_low) | (ratio > 1 + clip_high)).float()
     terms = [Term(values, mask), *_by_position(*by_position, mask, position_bins)]
@@ -109,11 +109,11 @@ def _suspects(outputs: Mapping[str, Any], broken: Tensor) -> Tensor:
     return broken | loss_alone
 
 
-def _on_mask(name: str, values: Tensor, mask: Tensor) -> Tensor:
-    """Return values in float32, 0 off the mask, where padding may hold anything."""
+def _checked(name: str, values: Tensor, mask: Tensor) -> Tensor:
+    """Return values in float32, checked for the mask's shape; off the mask they may be anything."""
     if values.shape != mask.shape:
         raise ValueError(
             f"KLTracker: {name} of training_step's output must have the mask's shape "
             f"{list(mask.shape)}, got {list(values.shape)}"
         )
-    return torch.where(mask, values.float(), torch.zeros((), device=values.device))
+    return values.float()

@@ -77,7 +77,8 @@ class MaskedMeans(Metric):
         if unknown:
             raise ValueError(f"unknown names {sorted(unknown)}; known are {list(self._columns)}")
         for name, value in values.items():
-            self.sums[:, self._columns[name]] += masked_sum(value, mask)
+            # The module may have moved its outputs off the device on which sums are reduced.
+            self.sums[:, self._columns[name]] += masked_sum(value, mask).to(self.sums.device)
 
     def compute(self) -> MeansAndWeights:
         """Return means and counts of everything counted since the last reset."""
