@@ -6,7 +6,8 @@ from typing import NamedTuple
 # Everything the scan has to look at: a box, the braceless `\boxed 5` of older MATH solutions,
 # an escaped character (`\{` is no brace), a brace.
 _TOKEN = re.compile(
-    r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\boxed\s+(?P<bare>-?\d[\d.,]*)|\\.|(?P<brace>[{}])", re.DOTALL
+    r"(?P<box>\\(?:boxed|fbox|framebox)\s*\{)|\\boxed\s+(?P<bare>-?\d[\d.,]*)|\\.|(?P<brace>[{}])",
+    re.DOTALL,
 )
 
 
@@ -18,7 +19,7 @@ class Boxed(NamedTuple):
 
 
 def find_last_boxed(text: str) -> Boxed | None:
-    r"""The last ``\boxed{…}`` (or ``\fbox{…}``) whose braces are balanced.
+    r"""The last ``\boxed{…}`` (``\fbox``, ``\framebox``) whose braces are balanced.
 
     One pass over the text, so thousands of unclosed boxes cost no more than their length.
 

@@ -1,6 +1,7 @@
 """Reward functions that the tests load by path: good ones, and every kind of bad one."""
 
 import asyncio
+import atexit
 import ctypes
 import os
 import re
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from lgrpo_lightning.rewards import completion_text, reward_traits
 
@@ -99,6 +101,24 @@ def ignores_signals(prompts, completions, completion_ids, **columns):
             time.sleep(0.01)
         except BaseException:
             continue
+
+
+def stops(prompts, completions, completion_ids, **columns):
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def killed(prompts, completions, completion_ids, **columns):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Diary:
+    """Writes its last line when its process ends."""
+
+    def __init__(self, path):
+        atexit.register(lambda: Path(path).write_text("the end"))
+
+    def __call__(self, completions, **columns):
+        return [0.0] * len(completions)
 
 
 def backtracks(prompts, completions, completion_ids, **columns):

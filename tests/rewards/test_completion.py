@@ -39,7 +39,7 @@ def test_other_completions_are_refused(bad):
         (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
         (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
         (r"\boxed {5}", "5"),
-        (r"\fbox{5}", "5"),
+        (r"\fbox{4} \framebox{5}", "5"),
         (r"$\boxed 5$", "5"),
         (r"\boxed{\boxed{5}}", "5"),
         (r"} } \boxed{5} {", "5"),

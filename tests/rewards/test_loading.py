@@ -191,6 +191,7 @@ def test_mistakes_in_the_list(rewards, message):
         ({"time_limit": 0}, "time_limit .*got 0"),
         ({"time_limit": float("nan")}, "time_limit .*got nan"),
         ({"time_limit": True}, "time_limit .*got True"),
+        ({"time_limit": float("inf")}, "time_limit .*got inf"),
         ({"on_error": "ignore"}, "on_error .*got 'ignore'"),
         ({"workers_per_function": 0}, "workers_per_function .*got 0"),
     ],

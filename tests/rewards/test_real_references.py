@@ -53,12 +53,7 @@ def test_competition_answers(name):
 
 
 def test_boxed_solutions_agree_with_their_answers():
-    pairs = [
-        (answer, solution)
-        for answer, solution in zip(column("aime24"), column("aime24", key="solution"), strict=True)
-        if r"\boxed{" in solution
-    ]
-    assert len(pairs) == 29
+    pairs = zip(column("aime24"), column("aime24", key="solution"), strict=True)
     for answer, solution in pairs:
         completion = rf"\boxed{{{answer}}}"
         assert math_reward(["?"], [completion], [[1]], solution=[solution]) == [1.0], solution[

@@ -2,6 +2,8 @@
 
 import math
 import time
+from fractions import Fraction
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 from hypothesis import given
@@ -111,9 +113,17 @@ def test_columns_must_be_plain_data(make_runner, score):
     assert score(runner, ["a"]).total == [1.0]
 
 
+def test_columns_are_pickled_plainly(make_runner, score, monkeypatch):
+    # Torch registers a pickler of its own for tensors, which hands over shared memory.
+    reducers = {**ForkingPickler._extra_reducers, Fraction: lambda value: 1 / 0}
+    monkeypatch.setattr(ForkingPickler, "_extra_reducers", reducers)
+    assert score(make_runner("lengths"), ["a"], share=[Fraction(1, 2)]).total == [1.0]
+
+
+@pytest.mark.slow
 def test_tensors_reach_the_worker(make_runner, score):
-    torch = pytest.importorskip("torch")
-    torch.multiprocessing.get_context()  # changes multiprocessing's pickler
+    import torch.multiprocessing
+
     assert score(make_runner("lengths"), ["a"], image=[torch.ones(3)]).total == [1.0]
 
 

@@ -92,9 +92,14 @@ def test_close_ends_a_call_under_way(make_runner):
     pids = worker_ids(runner)
     runner.close()
     assert_gone(*pids, seconds=0.1)
-    with pytest.raises(RewardError):
+    with pytest.raises(RewardError, match="the runner was closed"):
         handle.result()
     assert time.perf_counter() - start < 4.0
+
+
+def test_closed_worker_ends_in_good_order(make_runner, spec, tmp_path):
+    make_runner(spec("Diary", arguments={"path": str(tmp_path / "diary")})).close()
+    assert (tmp_path / "diary").read_text() == "the end"
 
 
 def test_context_manager_and_garbage_collection_end_workers(sample):

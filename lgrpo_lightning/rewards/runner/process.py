@@ -149,11 +149,15 @@ class WorkerProcess:
         code = self._stop()
         if timed_out or hang is not None:
             return WorkerStoppedError(hang or "", True, position)
-        if code < 0:
-            text = f"its worker was killed by {signal.Signals(-code).name}"
-        else:
-            text = f"its worker ended with exit code {code}"
-        return WorkerStoppedError(text, False, position)
+        return WorkerStoppedError(self._reason(code), False, position)
+
+    def _reason(self, code: int) -> str:
+        if self._closed:
+            return "the runner was closed"
+        if code >= 0:
+            return f"its worker ended with exit code {code}"
+        hint = ", perhaps for want of memory" if code == -signal.SIGKILL else ""
+        return f"its worker ended by signal {-code} ({signal.strsignal(-code)}){hint}"
 
     def _stop(self) -> int:
         """Kill the process and all it started, clean up, and return its exit code."""

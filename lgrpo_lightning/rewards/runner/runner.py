@@ -1,7 +1,6 @@
 """Scores completions with several reward functions, each in processes of its own."""
 
 import concurrent.futures
-import math
 import os
 import sys
 import weakref
@@ -18,6 +17,7 @@ from lgrpo_lightning.rewards.runner.spec import RewardLike, resolve_rewards
 from lgrpo_lightning.rewards.runner.table import RewardTable
 
 _FAREWELL = 1.0  # seconds for all workers together to end by themselves, and again by force
+_LONGEST = 1_000_000  # seconds; what the system's waiting functions can count
 _ATTEMPTS = 10  # a worker may be starting just while it is killed
 
 
@@ -162,8 +162,8 @@ class RewardRunner:
 def _check_arguments(time_limit: float, on_error: str, workers_per_function: int) -> None:
     if sys.platform == "win32":
         raise RuntimeError("reward workers need Linux or macOS; on Windows, use WSL")
-    if isinstance(time_limit, bool) or not (math.isfinite(time_limit) and time_limit > 0):
-        raise ValueError(f"time_limit must be a number of seconds > 0, got {time_limit!r}")
+    if isinstance(time_limit, bool) or not 0 < time_limit <= _LONGEST:
+        raise ValueError(f"time_limit must be in (0, {_LONGEST}] seconds, got {time_limit!r}")
     if on_error not in get_args(OnError):
         raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
     if not isinstance(workers_per_function, int) or workers_per_function < 1:
