@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
@@ -102,12 +101,6 @@ class PolicyModule(LightningModule):
         self.policy = load_policy(self.policy_settings)
         if self.needs_reference:
             self.reference = make_reference(self.policy, self.policy_settings.lora is not None)
-
-    def transfer_batch_to_device(
-        self, batch: PromptBatch, device: torch.device, dataloader_idx: int
-    ) -> PromptBatch:
-        """Prompts are text; they stay where they are."""
-        return batch
 
     def teardown(self, stage: str) -> None:
         """End the reward workers; they start again when needed."""

@@ -7,3 +7,5 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["WANDB_MODE"] = "disabled"
+# Read by torch when it is imported: threads cost more than they bring for models this small.
+os.environ["OMP_NUM_THREADS"] = "1"

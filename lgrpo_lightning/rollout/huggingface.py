@@ -112,7 +112,8 @@ class HuggingFaceSampler:
                 do_sample=not greedy,
                 max_new_tokens=settings.max_new_tokens,
                 pad_token_id=self._pad_token,
-                top_k=0,  # all limits are applied by the trace, which knows the full distribution
+                # All limits are applied by the trace, which knows the full distribution.
+                top_k=None if greedy else 0,
             ),
             logits_processor=LogitsProcessorList([trace]),
             stopping_criteria=StoppingCriteriaList([ends]),
