@@ -32,10 +32,14 @@ def denominator(groups: list[Group], b: int, i: int, aggregation: str) -> float:
     }[aggregation]
 
 
+def upper(loss: LambdaGRPOLoss) -> float:
+    return 1 + (loss.clip_low if loss.clip_high is None else loss.clip_high)
+
+
 def clipped(ratio: torch.Tensor, advantage: float, loss: LambdaGRPOLoss) -> torch.Tensor:
     """The ratio in force: a constant where PPO takes the gradient away."""
-    if advantage > 0 and ratio > 1 + loss.upper_clip:
-        return torch.full_like(ratio, 1 + loss.upper_clip)
+    if advantage > 0 and ratio > upper(loss):
+        return torch.full_like(ratio, upper(loss))
     if advantage < 0 and ratio < 1 - loss.clip_low:
         return torch.full_like(ratio, 1 - loss.clip_low)
     if advantage < 0 and loss.dual_clip is not None and ratio > loss.dual_clip:
@@ -68,7 +72,7 @@ def reference(
                 else:
                     ratio = now[t].exp() / old[t].exp()
                 if loss.surrogate == "cispo":
-                    term = -min(ratio.item(), 1 + loss.upper_clip) * a * now[t]
+                    term = -min(ratio.item(), upper(loss)) * a * now[t]
                 else:
                     term = -clipped(ratio, a, loss) * a
                 if loss.kl_coef:
