@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -54,6 +55,20 @@ class LambdaCLI(LightningCLI):
             default=None,
             help="Name of the experiment; by default that of the first config file.",
         )
+        parser.add_argument(
+            "--threads",
+            type=int | None,
+            default=None,
+            help="CPU threads of torch per process; by default torch's own choice.",
+        )
+
+    def before_instantiate_classes(self) -> None:
+        """Limit torch's threads before it uses any."""
+        threads = self._get(self.config, "threads")
+        if threads is not None:
+            if threads < 1:
+                raise ValueError(f"--threads must be at least 1, got {threads}")
+            torch.set_num_threads(threads)
 
     def _parse_ckpt_path(self) -> None:
         """Find ``last``; keep hyperparameters as the command line has them.
@@ -111,6 +126,8 @@ def main(args: list[str] | None = None) -> None:
     logging.getLogger("lgrpo_lightning").setLevel(logging.INFO)
     # The frozen reference is meant to be in eval mode.
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
+    # The run's folder is new; only the loggers of this run write into it.
+    warnings.filterwarnings("ignore", message="Experiment logs directory")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     try:
         LambdaCLI(args=args)
