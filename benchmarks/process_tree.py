@@ -144,11 +144,13 @@ def main() -> None:
     rows = []
     for case in CASES:
         times = measure(case, repeats)
-        speedups = {f"{name}_ratio": times[name] / times["tree"] for name in times}
+        speedups = {
+            f"{trie}_ratio": times[trie] / times["tree"] for trie in ("object_trie", "flat_trie")
+        }
         print(
             f"{case.name:24}{case.groups:4}{case.completions:4}{case.tokens:6}{times['tree']:9.2f}"
-            f"{times['object_trie']:12.1f} {speedups['object_trie_ratio']:5.0f}×"
-            f"{times['flat_trie']:12.1f} {speedups['flat_trie_ratio']:5.0f}×"
+            f"{times['object_trie']:12.1f} {speedups['object_trie_ratio']:5.1f}×"
+            f"{times['flat_trie']:12.1f} {speedups['flat_trie_ratio']:5.1f}×"
         )
         rows.append({"case": case.name, **{k: round(v, 3) for k, v in (times | speedups).items()}})
     print(json.dumps({"benchmark": "process_tree", "repeats": repeats, "cases": rows}))
