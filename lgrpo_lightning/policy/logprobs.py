@@ -9,14 +9,15 @@ Legend: B prompts, G completions of a group, T completion tokens, P prompt token
 """
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from lgrpo_lightning.policy.padded import padded_logprobs
-
-Engine = Literal["padded"]
+from lgrpo_lightning.policy.padded import padded_scores
+from lgrpo_lightning.policy.scores import TokenScores
+from lgrpo_lightning.policy.support import Engine
+from lgrpo_lightning.policy.tree import tree_scores
 
 
 def completion_logprobs(
@@ -26,7 +27,7 @@ def completion_logprobs(
     completion_ids: Tensor,
     completion_mask: Tensor,
     temperature: float = 1.0,
-    engine: Engine = "padded",
+    engine: Engine = "tree",
     allowed_tokens: Sequence[int] | None = None,
 ) -> Tensor:
     """Log-probs of the tokens of B groups of completions.
@@ -38,14 +39,16 @@ def completion_logprobs(
         completion_ids: [B, G, T] long, right-padded.
         completion_mask: [B, G, T] bool.
         temperature: τ > 0, the logits are divided by it.
-        engine: how to run the model.
+        engine: how to run the model: ``"tree"`` computes every shared token once, ``"padded"``
+            every completion by itself. Values and gradients agree to rounding.
         allowed_tokens: the tokens that could be sampled; None for the whole vocabulary.
 
     Returns:
         [B, G, T] float, differentiable, 0 at padding.
 
     Raises:
-        ValueError: if shapes do not fit or an argument is out of range.
+        ValueError: if shapes do not fit, an argument is out of range, or the tree engine cannot
+            serve the model (see :func:`~lgrpo_lightning.policy.resolve_engine`).
     """
     groups = torch.arange(len(prompt_ids), device=prompt_ids.device)
     if completion_ids.dim() != 3 or len(completion_ids) != len(prompt_ids):
@@ -75,10 +78,43 @@ def row_logprobs(
     completion_mask: Tensor,
     groups: Tensor,
     temperature: float = 1.0,
-    engine: Engine = "padded",
+    engine: Engine = "tree",
     allowed_tokens: Sequence[int] | None = None,
+    max_tokens_per_row: int | None = None,
 ) -> Tensor:
-    """The same for M completions in rows, which may be parts of groups.
+    """The same for M completions in rows, which may be parts of groups: see :func:`row_scores`.
+
+    Returns:
+        [M, T] float, differentiable, 0 at padding.
+    """
+    return row_scores(
+        model,
+        prompt_ids,
+        prompt_mask,
+        completion_ids,
+        completion_mask,
+        groups,
+        temperature,
+        engine,
+        allowed_tokens,
+        max_tokens_per_row,
+    ).logprobs
+
+
+def row_scores(
+    model: nn.Module,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    completion_ids: Tensor,
+    completion_mask: Tensor,
+    groups: Tensor,
+    temperature: float = 1.0,
+    engine: Engine = "tree",
+    allowed_tokens: Sequence[int] | None = None,
+    max_tokens_per_row: int | None = None,
+    return_entropy: bool = False,
+) -> TokenScores:
+    """Log-probs, and on request entropies, of M completions in rows.
 
     Args:
         model: see :func:`completion_logprobs`.
@@ -86,16 +122,21 @@ def row_logprobs(
         prompt_mask: [B, P] bool.
         completion_ids: [M, T] long, right-padded.
         completion_mask: [M, T] bool.
-        groups: [M] long, the prompt of each completion; completions of one prompt are neighbours.
+        groups: [M] long, the prompt of each completion.
         temperature: τ > 0.
         engine: how to run the model.
         allowed_tokens: the tokens that could be sampled; None for the whole vocabulary.
+        max_tokens_per_row: unique tokens, prompts included, that the tree engine packs into one
+            row at most; None for all in one row.
+        return_entropy: also compute the entropies of the distributions that the tokens were drawn
+            from, in nats, without gradient.
 
     Returns:
-        [M, T] float, differentiable, 0 at padding.
+        [M, T] float each, 0 at padding.
 
     Raises:
-        ValueError: if shapes do not fit or an argument is out of range.
+        ValueError: if shapes do not fit, an argument is out of range, a group does not fit into a
+            row, or the tree engine cannot serve the model.
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
@@ -106,7 +147,22 @@ def row_logprobs(
             "completion_ids and completion_mask must be [M, T] and groups [M], got "
             f"{list(completion_ids.shape)}, {list(completion_mask.shape)}, {list(groups.shape)}"
         )
-    return padded_logprobs(
+    if not len(groups):
+        raise ValueError("there are no completions to score")
+    if engine == "tree":
+        return tree_scores(
+            model,
+            prompt_ids,
+            prompt_mask,
+            completion_ids,
+            completion_mask,
+            groups,
+            temperature,
+            allowed_tokens,
+            return_entropy,
+            max_tokens_per_row,
+        )
+    return padded_scores(
         model,
         prompt_ids[groups],
         prompt_mask[groups],
@@ -114,4 +170,5 @@ def row_logprobs(
         completion_mask,
         temperature,
         allowed_tokens,
+        return_entropy,
     )
