@@ -115,7 +115,11 @@ class Diary:
     """Writes its last line when its process ends."""
 
     def __init__(self, path):
-        atexit.register(lambda: Path(path).write_text("the end"))
+        def write():
+            time.sleep(0.2)
+            Path(path).write_text("the end")
+
+        atexit.register(write)
 
     def __call__(self, completions, **columns):
         return [0.0] * len(completions)

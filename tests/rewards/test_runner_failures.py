@@ -78,6 +78,22 @@ def test_worker_that_died_while_idle_is_replaced(make_runner, score):
     assert score(runner, ["a"]).total[0] != first
 
 
+def test_worker_that_dies_before_it_looks_at_the_request(make_runner, score, monkeypatch):
+    runner = make_runner("culprits", on_error="skip")
+    assert score(runner, ["a"] * 9).total == [1.0] * 9  # the worker was last at completion 8
+    worker = runner._functions[0].lanes[0].worker
+    start = worker.start
+
+    def die_once():
+        monkeypatch.setattr(worker, "start", start)
+        worker.kill()
+
+    monkeypatch.setattr(worker, "start", die_once)
+    table = score(runner, ["a", "a"])
+    assert table.total == [NAN, 1.0]
+    assert table.errors == {"culprits": 1}
+
+
 @pytest.mark.parametrize(("workers", "on_error"), [(1, "raise"), (3, "skip")])
 def test_only_the_completions_that_hang_are_given_up(make_runner, score, workers, on_error):
     runner = make_runner(

@@ -24,6 +24,7 @@ class Lane:
 
     def __init__(self, target: Target) -> None:
         self.worker = WorkerProcess(target)
+        self._last: Future[Any] | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         threading.Thread(
             target=_run, args=(self._jobs, self.worker), name=f"reward {target.name}", daemon=True
@@ -32,8 +33,14 @@ class Lane:
     def submit(self, job: Callable[..., Result], *arguments: object) -> "Future[Result]":
         """Queue ``job(worker, *arguments)``."""
         future: Future[Result] = Future()
+        self._last = future
         self._jobs.put((future, job, arguments))
         return future
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is running or queued."""
+        return self._last is not None and not self._last.done()
 
     def finish(self) -> None:
         """End the thread after the jobs that are queued."""

@@ -14,7 +14,7 @@ from lgrpo_lightning.rewards.runner.messages import SETUP_LIMIT, Description, Re
 from lgrpo_lightning.rewards.runner.recorder import FlightRecorder, create_recorder_file
 
 _GRACE = 0.5  # seconds that the worker's own alarm has, before it is killed from here
-_FAREWELL = 0.7  # seconds that a worker has to end by itself
+_FAREWELL = 2.0  # seconds that a worker has to end by itself
 
 # Not multiprocessing's "spawn": that imports the user's main script again in every worker, which
 # without a main guard starts the training there, and in a notebook does not work at all.
@@ -74,13 +74,9 @@ class WorkerProcess:
         try:
             reply = self.ask(self._target, SETUP_LIMIT)
         except WorkerStoppedError as stopped:
-            why = (
-                f"it took longer than {SETUP_LIMIT:g} s; it was here:\n"
-                if stopped.timed_out
-                else ""
-            )
+            where = f"no end after {SETUP_LIMIT:g} s; it was here:\n" if stopped.timed_out else ""
             raise RewardError(
-                f"reward {self._target.name!r} could not be loaded: {why}{stopped}"
+                f"reward {self._target.name!r} could not be loaded: {where}{stopped}"
             ) from None
         if isinstance(reply, Refusal):
             self._stop()
@@ -96,8 +92,10 @@ class WorkerProcess:
         Raises:
             ValueError: if the request can't be pickled.
             WorkerStoppedError: if there was none within ``limit`` seconds.
+            RewardError: if the runner was closed meanwhile.
         """
         assert self._channel is not None
+        self._recorder.mark(0)  # not where the last request left it, should the worker die at once
         try:
             self._channel.send(request)
         except ValueError as error:
@@ -122,7 +120,7 @@ class WorkerProcess:
 
     def _spawn(self) -> None:
         if self._closed:
-            raise RewardError(f"reward {self._target.name!r}: the runner was closed")
+            raise self._closed_error()
         here, there = Pipe()
         self._recorder_file = create_recorder_file()
         self._recorder = FlightRecorder(self._recorder_file.fileno())
@@ -144,20 +142,17 @@ class WorkerProcess:
         there.close()
         self._channel = Channel(here)
 
-    def _died(self, timed_out: bool = False) -> WorkerStoppedError:
+    def _died(self, timed_out: bool = False) -> WorkerStoppedError | RewardError:
         hang, position = self._recorder.hang, self._recorder.position
         code = self._stop()
+        if self._closed:
+            return self._closed_error()
         if timed_out or hang is not None:
             return WorkerStoppedError(hang or "", True, position)
-        return WorkerStoppedError(self._reason(code), False, position)
+        return WorkerStoppedError(_reason(code), False, position)
 
-    def _reason(self, code: int) -> str:
-        if self._closed:
-            return "the runner was closed"
-        if code >= 0:
-            return f"its worker ended with exit code {code}"
-        hint = ", perhaps for want of memory" if code == -signal.SIGKILL else ""
-        return f"its worker ended by signal {-code} ({signal.strsignal(-code)}){hint}"
+    def _closed_error(self) -> RewardError:
+        return RewardError(f"reward {self._target.name!r}: the runner was closed")
 
     def _stop(self) -> int:
         """Kill the process and all it started, clean up, and return its exit code."""
@@ -193,7 +188,14 @@ class WorkerProcess:
         self._stop()
 
 
+def _reason(code: int) -> str:
+    if code >= 0:
+        return f"its worker ended with exit code {code}"
+    hint = ", perhaps for want of memory" if code == -signal.SIGKILL else ""
+    return f"its worker ended by signal {-code} ({signal.strsignal(-code)}){hint}"
+
+
 def worker_path() -> list[str]:
     """``sys.path`` of a worker: the working directory first, as ``python -m`` has it."""
     here = os.getcwd()
-    return list(dict.fromkeys([here, *(entry or here for entry in sys.path)]))
+    return list(dict.fromkeys([here, *(str(entry) or here for entry in sys.path)]))

@@ -16,7 +16,7 @@ from lgrpo_lightning.rewards.runner.process import WorkerProcess
 from lgrpo_lightning.rewards.runner.spec import RewardLike, resolve_rewards
 from lgrpo_lightning.rewards.runner.table import RewardTable
 
-_FAREWELL = 1.0  # seconds for all workers together to end by themselves, and again by force
+_FAREWELL = 2.5  # seconds for all workers together to end
 _LONGEST = 1_000_000  # seconds; what the system's waiting functions can count
 _ATTEMPTS = 10  # a worker may be starting just while it is killed
 
@@ -194,12 +194,15 @@ def _end_workers(functions: list[RewardFunction], owner: int) -> None:
     if os.getpid() != owner:
         return  # a fork of the program: the workers are not its own
     lanes = [lane for function in functions for lane in function.lanes]
+    for lane in lanes:
+        if lane.busy:
+            lane.worker.abandon()
     farewells = {lane.submit(WorkerProcess.close): lane for lane in lanes}
     _, busy = concurrent.futures.wait(farewells, timeout=_FAREWELL)
     for _ in range(_ATTEMPTS):
         for farewell in busy:
             farewells[farewell].worker.abandon()
-        _, busy = concurrent.futures.wait(busy, timeout=_FAREWELL / _ATTEMPTS)
+        _, busy = concurrent.futures.wait(busy, timeout=0.1)
 
 
 def _dismiss(functions: list[RewardFunction], owner: int) -> None:

@@ -34,6 +34,7 @@ def main(connection: int, recorder: int, parent: int) -> None:
     """
     for descriptor in (connection, recorder):
         os.set_inheritable(descriptor, False)  # programs a reward starts have no use for them
+    os.dup(connection)  # never closed, so that the runner sees the end when the process has ended
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     _Server(Channel(Connection(connection)), FlightRecorder(recorder)).serve()
 
@@ -57,7 +58,7 @@ class _Server:
                 while (request := self._channel.receive()) is not None:
                     self._answer(request)
                     sys.stdout.flush()
-        except EOFError:
+        except (EOFError, ConnectionError):
             return  # the runner is gone
 
     def _load(self, target: object) -> bool:
@@ -80,7 +81,6 @@ class _Server:
             self._check(request)
             return
         assert isinstance(request, ScoreRequest)
-        self._recorder.mark(0)
         self._recorder.arm(request.time_limit)
         try:
             reply = self._score_each(request) if request.one_by_one else self._score(request)
