@@ -33,15 +33,16 @@ def only_answers(completions, answer):
 
 async def sleeps(prompts, completions, completion_ids, **columns):
     async def one(completion):
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
         return float(completion)
 
     return await asyncio.gather(*map(one, completions))
 
 
 def slow(prompts, completions, completion_ids, **columns):
+    start = time.monotonic()
     time.sleep(0.4)
-    return [1.0] * len(completions)
+    return [start] * len(completions)
 
 
 def slower(prompts, completions, completion_ids, **columns):
