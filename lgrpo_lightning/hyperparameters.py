@@ -1,6 +1,6 @@
 """Hyperparameters in a checkpoint: plain values, so that it loads with ``weights_only=True``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any, TypeVar
 
@@ -22,16 +22,20 @@ def coerced(settings: type[T], value: T | Mapping[str, Any]) -> T:
     raise ValueError(f"expected {settings.__name__} or a mapping of its fields, got {value!r}")
 
 
-def plain_hyperparameters(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that can be stored as plain data; settings as mappings of their fields.
+def keep_plain(values: MutableMapping[str, Any]) -> None:
+    """Keep what can be stored as plain data; settings as mappings of their fields.
 
-    What is left out (functions, optimizers) has to be passed again to ``load_from_checkpoint``.
+    What is left out (functions, optimizers) has to be passed again to ``load_from_checkpoint``. The
+    command line's hyperparameters are plain already.
     """
-    candidates = {
-        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-        for name, value in values.items()
-    }
-    return {name: value for name, value in candidates.items() if _is_plain(value)}
+    if "_instantiator" in values:
+        return
+    for name, value in list(values.items()):
+        plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        if _is_plain(plain):
+            values[name] = plain
+        else:
+            del values[name]
 
 
 def _is_plain(value: object) -> bool:

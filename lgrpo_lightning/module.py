@@ -3,18 +3,18 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch.optim import AdamW
 
 from lgrpo_lightning.data import PromptBatch, PromptGroupDataModule, PromptSet
-from lgrpo_lightning.hyperparameters import coerced, plain_hyperparameters
+from lgrpo_lightning.hyperparameters import coerced, keep_plain
 from lgrpo_lightning.objective import LambdaGRPOLoss, LossInputs
 from lgrpo_lightning.objective.advantages import AdvantageScale
 from lgrpo_lightning.objective.denominators import Aggregation
-from lgrpo_lightning.policy import Engine, PolicySettings, row_logprobs
+from lgrpo_lightning.policy import Engine, PolicySettings, resolve_engine, row_logprobs
 from lgrpo_lightning.policy_module import OnRewardError, PolicyModule
 from lgrpo_lightning.preflight import check_batch
 from lgrpo_lightning.rewards import RewardLike
@@ -41,12 +41,8 @@ class LambdaGRPO(PolicyModule):
         L = Σ_i 1/d_i · Σ_t 1/|λ(i,t)| · [ -P_{i,t} a_i + β KL_{i,t} ]        (Eq. 9)
 
     One rollout: sample G completions for each of B prompts, score them, build the process tree of
-    each group. Then one training step per micro-batch of M completions, optimised by Lightning's
-    automatic optimisation, so that ``accumulate_grad_batches``, ``gradient_clip_val``, schedulers,
-    ``max_steps`` and checkpoint intervals mean what they always mean.
-
-    ``training_step``, ``validation_step`` and ``test_step`` return dicts that callbacks read; see
-    docs/architecture.md for their keys.
+    each group. Then one training step per micro-batch of M completions, under Lightning's automatic
+    optimisation. The steps return dicts that callbacks read; docs/architecture.md has their keys.
 
     Args:
         policy: the model to train.
@@ -63,7 +59,8 @@ class LambdaGRPO(PolicyModule):
             Eq. 9, see :func:`~lgrpo_lightning.objective.row_denominators`.
         advantage_scale: ``"group"``, ``"batch"`` or ``"none"``.
         mask_truncated: leave completions that hit ``max_new_tokens`` out of the loss.
-        engine: how log-probs are computed.
+        engine: ``"tree"`` runs the model on each shared token once, ``"padded"`` on every completion
+            by itself, ``"auto"`` on the tree where the model is supported; the log says which.
         sampler_batch_size: completions sampled at a time; None for the whole rollout.
         reward_time_limit: seconds a reward function may take for one rollout.
         on_reward_error: ``"raise"`` ends the run when a reward function fails, ``"skip"`` counts
@@ -90,7 +87,7 @@ class LambdaGRPO(PolicyModule):
         aggregation: Aggregation = "group-token-mean",
         advantage_scale: AdvantageScale = "group",
         mask_truncated: bool = False,
-        engine: Engine = "padded",
+        engine: Engine | Literal["auto"] = "auto",
         sampler_batch_size: int | None = None,
         reward_time_limit: float = 60.0,
         on_reward_error: OnRewardError = "raise",
@@ -110,10 +107,7 @@ class LambdaGRPO(PolicyModule):
             seed,
         )
         self.save_hyperparameters(logger=False)
-        if "_instantiator" not in self.hparams:  # made in Python, not by the command line
-            plain = plain_hyperparameters(self.hparams)
-            self.hparams.clear()
-            self.hparams.update(plain)
+        keep_plain(self.hparams)
         if group_size < 2:
             raise ValueError(
                 f"group_size must be at least 2, got {group_size}: an advantage is relative to the "
@@ -135,7 +129,7 @@ class LambdaGRPO(PolicyModule):
         self.group_size = group_size
         self.micro_batch_size = micro_batch_size
         self.num_iterations = num_iterations
-        self.engine: Engine = engine
+        self.wanted_engine: Engine | Literal["auto"] = engine
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self._rollout: Rollout | None = None
@@ -158,8 +152,16 @@ class LambdaGRPO(PolicyModule):
         sets = super().prompt_sets(data, stage)
         if stage != "fit" or data.train_set is None:
             return sets
+        resolve_engine(self.policy_settings.load_config(), self.wanted_engine)
         log.info(self.schedule(data.prompts_per_rollout).describe())
         return [(data.train_set, self.sampling), *sets]
+
+    def configure_model(self) -> None:
+        """Load policy and reference, and settle how log-probs are computed."""
+        if self.policy is None:
+            super().configure_model()
+            self.engine, reason = resolve_engine(self.loaded_policy, self.wanted_engine)
+            log.info("engine: %s (%s)", self.engine, reason)
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union
         """The optimizer over the trainable parameters, the scheduler stepped every step."""
