@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+from lgrpo_lightning.policy.path_attention import Scoring
 from lgrpo_lightning.tree.packing import PackedTrees
 
 BLOCK = 128
@@ -35,16 +36,7 @@ class FlexAttention:
         self.calls = 0
         self.masks: dict[int | None, BlockMask] = {}
 
-    def attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scale: float | None,
-        window: int | None,
-        soft_cap: float | None,
-        dropout: float,
-    ) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
         """Every token attends to itself and to those above it.
 
         See :meth:`PathAttention.attend`.
@@ -53,20 +45,21 @@ class FlexAttention:
             ValueError: if attention is to drop weights, which FlexAttention cannot.
         """
         self.calls += 1
-        if dropout > 0:
+        if scoring.dropout > 0:
             raise ValueError(
-                f"FlexAttention has no dropout, got {dropout}; set disable_dropout: true, or use "
-                "engine: padded"
+                f"FlexAttention has no dropout, got {scoring.dropout}; set disable_dropout: true, "
+                "or use engine: padded"
             )
-        if window not in self.masks:
-            self.masks[window] = tree_block_mask(self.packed, window)
+        if scoring.window not in self.masks:
+            self.masks[scoring.window] = tree_block_mask(self.packed, scoring.window)
+        soft_cap = scoring.soft_cap
         attended = compiled(query.is_cuda)(
             query,
             key,
             value,
             score_mod=None if soft_cap is None else soft_capping(soft_cap),
-            block_mask=self.masks[window],
-            scale=scale,
+            block_mask=self.masks[scoring.window],
+            scale=scoring.scale,
             enable_gqa=query.shape[1] != key.shape[1],
         )
         return attended.transpose(1, 2)

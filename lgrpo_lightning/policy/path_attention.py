@@ -1,12 +1,15 @@
 """Attention over packed trees, path by path.
 
-The prompt attends causally to itself. Then the completions of a group are one batch, a row for each
-leaf with nodes of its own: queries, keys and values are gathered along its path, and the keys and
-values of the prompt stand before them. Nothing depends on how the tree branches.
+The prompt attends causally to itself. Then the leaves of a group come in batches, a row for each:
+queries, keys and values are gathered along its path, and the keys and values of the prompt stand
+before them. It is what padded rows do, without the queries of the prompt, and with hardly any that
+two paths share.
 
-Legend: R rows, L tokens of a row, H heads, K key-value heads, E head size, S leaves, n nodes.
+Legend: R rows, L tokens of a row, H heads, K key-value heads, E head size, S leaves of a batch, T
+tokens of its paths, p prompt tokens, n nodes.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +18,24 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lgrpo_lightning.tree.packing import PackedGroup, PackedTrees
+from lgrpo_lightning.tree.paths import GroupPaths
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How scores become weights.
+
+    Args:
+        scale: the factor on the scores; None for E^(-1/2).
+        window: only the last ``window`` tokens of the path are seen; None for all of it.
+        soft_cap: c of c·tanh(score/c); None for none.
+        dropout: share of the attention weights that is dropped.
+    """
+
+    scale: float | None = None
+    window: int | None = None
+    soft_cap: float | None = None
+    dropout: float = 0.0
 
 
 class PathAttention:
@@ -30,120 +51,115 @@ class PathAttention:
     def __init__(self, packed: PackedTrees) -> None:
         self.packed = packed
         self.calls = 0
-        self.masks: dict[tuple[int, int, int | None], Tensor] = {}
+        self.masks: dict[tuple[int, int, int | None, torch.dtype], Tensor] = {}
 
-    def attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scale: float | None,
-        window: int | None,
-        soft_cap: float | None,
-        dropout: float,
-    ) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
         """Every token attends to itself and to those above it.
 
         Args:
             query: [R, H, L, E].
             key: [R, K, L, E], H a multiple of K.
             value: [R, K, L, E'].
-            scale: the factor on the scores; None for E^(-1/2).
-            window: only the last ``window`` tokens of the path; None for all of it.
-            soft_cap: c of c·tanh(score/c); None for none.
-            dropout: share of the attention weights that is dropped.
+            scoring: how scores become weights.
 
         Returns:
             [R, L, H, E'].
         """
         self.calls += 1
         num_rows, heads, length = query.shape[:3]
-        queries, keys, values = (
-            states.transpose(1, 2).flatten(0, 1) for states in (query, key, value)
-        )  # [R·L, heads, E]
-        parts, at = [], 0
+        states = tuple(part.transpose(1, 2).flatten(0, 1) for part in (query, key, value))
+        outputs, at = [], 0
         for group in self.packed.groups:
-            if group.start > at:
-                parts.append(queries.new_zeros(group.start - at, heads, value.shape[-1]))
+            outputs.append(value.new_zeros(group.start - at, heads, value.shape[-1]))
             at = group.node_start + group.num_nodes
-            prompt, nodes = slice(group.start, group.node_start), slice(group.node_start, at)
-            own = self._mask(0, group.prompt_length, window, query)
-            above = [states[prompt].transpose(0, 1).unsqueeze(0) for states in (keys, values)]
-            first = queries[prompt].transpose(0, 1).unsqueeze(0)
-            out = attention(
-                first, above[0], above[1], own, scale, soft_cap, dropout
-            )  # [1, H, p, E']
-            parts.append(out[0].transpose(0, 1))
-            if not group.num_nodes:
-                continue
-            rows = [take_paths(states[nodes], group) for states in (queries, keys, values)]
-            below = [
-                torch.cat([prefix.expand(len(row), -1, -1, -1), row], dim=2)
-                for prefix, row in zip(above, rows[1:], strict=True)
-            ]  # [S, K, p + T, E]
-            mask = self._mask(group.prompt_length, group.paths.shape[1], window, query)
-            out = attention(
-                rows[0], below[0], below[1], mask, scale, soft_cap, dropout
-            )  # [S, H, T, E']
-            parts.append(out.transpose(1, 2).flatten(0, 1)[group.firsts])
-        if at < num_rows * length:
-            parts.append(queries.new_zeros(num_rows * length - at, heads, value.shape[-1]))
-        return torch.cat(parts).view(num_rows, length, heads, -1)
+            outputs += self._attend_within(group, states, scoring)
+        outputs.append(value.new_zeros(num_rows * length - at, heads, value.shape[-1]))
+        return torch.cat(outputs).view(num_rows, length, heads, -1)
+
+    def _attend_within(
+        self, group: PackedGroup, states: tuple[Tensor, ...], scoring: Scoring
+    ) -> list[Tensor]:
+        """Outputs of a group's prompt and nodes, [p, H, E'] and [n, H, E']."""
+        prompt = slice(group.start, group.node_start)
+        nodes = slice(group.node_start, group.node_start + group.num_nodes)
+        query, key, value = (part[prompt].transpose(0, 1).unsqueeze(0) for part in states)
+        mask = self._mask(0, group.prompt_length, scoring.window, query)
+        outputs = [attention(query, key, value, mask, scoring)[0].transpose(0, 1)]
+        if not group.num_nodes:
+            return outputs
+        rows = [_TakePaths.apply(part[nodes], group.paths) for part in states]  # type: ignore[no-untyped-call]
+        found, at = [], 0
+        for batch in group.paths.batches:
+            end = at + batch.leaves * batch.length
+            queries, keys, values = (
+                part[at:end].view(batch.leaves, batch.length, *part.shape[1:]).transpose(1, 2)
+                for part in rows
+            )  # [S, heads, T, E]
+            keys = torch.cat([key.expand(batch.leaves, -1, -1, -1), keys], dim=2)
+            values = torch.cat([value.expand(batch.leaves, -1, -1, -1), values], dim=2)
+            before = group.prompt_length + batch.skip
+            mask = self._mask(before, batch.length - batch.skip, scoring.window, query)
+            output = attention(queries[:, :, batch.skip :], keys, values, mask, scoring)
+            found.append(output.transpose(1, 2).flatten(0, 1))
+            at = end
+        outputs.append(_PickOutputs.apply(torch.cat(found), group.paths))  # type: ignore[no-untyped-call]
+        return outputs
 
     def _mask(self, before: int, own: int, window: int | None, like: Tensor) -> Tensor | None:
-        """What ``own`` tokens see of ``before + own``; None where it is just causal, [own, …]."""
+        """What ``own`` tokens see of ``before + own``; None where it is just causal."""
         total = before + own
         if before == 0 and (window is None or window >= total):
             return None
-        at = (before, own, window)
+        at = (before, own, window, like.dtype)
         if at not in self.masks:
-            distance = torch.arange(before, total, device=like.device).unsqueeze(1) - torch.arange(
-                total, device=like.device
-            )
+            steps = torch.arange(total, device=like.device)
+            distance = steps[before:].unsqueeze(1) - steps
             hidden = (distance < 0) | (distance >= (total if window is None else window))
-            self.masks[at] = torch.zeros_like(hidden, dtype=like.dtype).masked_fill_(
-                hidden, -torch.inf
-            )
+            mask = torch.zeros(own, total, dtype=like.dtype, device=like.device)
+            self.masks[at] = mask.masked_fill_(hidden, -torch.inf)
         return self.masks[at]
 
 
-def take_paths(states: Tensor, group: PackedGroup) -> Tensor:
-    """The nodes' states along every path, [n, heads, E] to [S, heads, T, E]."""
-    rows: Tensor = _TakePaths.apply(states, group)  # type: ignore[no-untyped-call]
-    return rows.view(*group.paths.shape, *states.shape[1:]).transpose(1, 2)
-
-
 class _TakePaths(torch.autograd.Function):
-    """Indexing whose backward copies, and adds only where a node comes again.
+    """[n, heads, E] to [Σ S·T, heads, E], the nodes along all paths.
 
-    The gradient of a path beyond its end is zero: nobody reads those queries, and causality hides
-    those keys from everybody else.
+    Backward copies, and adds only where a node comes again. What lies beyond a path's end has no
+    gradient: nobody reads those queries, and causality hides those keys from everybody else.
     """
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, group: PackedGroup) -> Tensor:  # noqa: ANN401
-        ctx.group = group
-        return states.index_select(0, group.paths.flatten())
+    def forward(ctx: Any, states: Tensor, paths: GroupPaths) -> Tensor:  # noqa: ANN401
+        ctx.paths = paths
+        return states.index_select(0, paths.nodes)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
-        group = ctx.group
-        nodes = gradient.index_select(0, group.firsts)
-        if len(group.repeats):
-            again = group.paths.flatten()[group.repeats]
-            nodes.index_add_(0, again, gradient.index_select(0, group.repeats))
+        paths = ctx.paths
+        nodes = gradient.index_select(0, paths.firsts)
+        if len(paths.repeats):
+            again = paths.nodes[paths.repeats]
+            nodes.index_add_(0, again, gradient.index_select(0, paths.repeats))
         return nodes, None
 
 
+class _PickOutputs(torch.autograd.Function):
+    """[Σ S·(T - skip), H, E'] to [n, H, E'], each node's output from the row where it is new."""
+
+    @staticmethod
+    def forward(ctx: Any, outputs: Tensor, paths: GroupPaths) -> Tensor:  # noqa: ANN401
+        ctx.paths, ctx.shape = paths, outputs.shape
+        return outputs.index_select(0, paths.outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        spread = gradient.new_zeros(ctx.shape)
+        return spread.index_copy_(0, ctx.paths.outputs, gradient), None
+
+
 def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    scale: float | None,
-    soft_cap: float | None,
-    dropout: float,
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scoring: Scoring
 ) -> Tensor:
     """Scaled dot-product attention; causal where ``mask`` is None.
 
@@ -152,9 +168,7 @@ def attention(
         key: [S, K, J, E].
         value: [S, K, J, E'].
         mask: [T, J], added to the scores.
-        scale: see :meth:`PathAttention.attend`.
-        soft_cap: see there.
-        dropout: see there.
+        scoring: how scores become weights; its window is in the mask.
 
     Returns:
         [S, H, T, E'].
@@ -162,17 +176,17 @@ def attention(
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         key, value = (states.repeat_interleave(repeats, dim=1) for states in (key, value))
-    if soft_cap is None:
+    if scoring.soft_cap is None:
         return F.scaled_dot_product_attention(
-            query, key, value, mask, dropout, is_causal=mask is None, scale=scale
+            query, key, value, mask, scoring.dropout, is_causal=mask is None, scale=scoring.scale
         )
-    scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
-    scores = torch.tanh(scores / soft_cap) * soft_cap
+    scale = query.shape[-1] ** -0.5 if scoring.scale is None else scoring.scale
+    scores = torch.tanh(query @ key.transpose(-1, -2) * scale / scoring.soft_cap) * scoring.soft_cap
     if mask is None:
         above = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         scores = scores.masked_fill(above, -torch.inf)
     else:
         scores = scores + mask
     wide = torch.promote_types(scores.dtype, torch.float32)
-    weights = F.dropout(scores.softmax(-1, dtype=wide).to(value.dtype), dropout)
-    return weights @ value
+    weights = scores.softmax(-1, dtype=wide).to(value.dtype)
+    return F.dropout(weights, scoring.dropout) @ value

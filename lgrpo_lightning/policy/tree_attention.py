@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from lgrpo_lightning.policy.flex_attention import FlexAttention
-from lgrpo_lightning.policy.path_attention import PathAttention
+from lgrpo_lightning.policy.path_attention import PathAttention, Scoring
 from lgrpo_lightning.policy.support import REMEDY, causal_lm
 from lgrpo_lightning.tree.packing import PackedTrees
 
@@ -28,16 +28,7 @@ class TreeAttention(Protocol):
 
     calls: int
 
-    def attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        scale: float | None,
-        window: int | None,
-        soft_cap: float | None,
-        dropout: float,
-    ) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
         """[R, H, L, E] to [R, L, H, E']."""
 
 
@@ -60,7 +51,8 @@ def tree_attention_forward(
 ) -> tuple[Tensor, None]:
     """The function behind :data:`IMPLEMENTATION`, as transformers calls it."""
     tree: TreeAttention = kwargs[ARGUMENT]
-    attended = tree.attend(query, key, value, scaling, sliding_window, softcap, dropout)
+    scoring = Scoring(scaling, sliding_window, softcap, dropout)
+    attended = tree.attend(query, key, value, scoring)
     return attended.contiguous(), None
 
 

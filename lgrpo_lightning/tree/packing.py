@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lgrpo_lightning.tree.paths import GroupPaths, group_paths
 from lgrpo_lightning.tree.process_tree import ProcessTree
 
 
@@ -26,18 +27,13 @@ class PackedGroup:
         start: where its prompt begins, counted over R·L.
         prompt_length: tokens of the prompt; its nodes follow directly.
         num_nodes: n, unique completion tokens.
-        paths: [S, T'] long, the nodes 0 … n-1 on the way to each leaf that has nodes of its own;
-            0 after its end.
-        firsts: [n] long, where in ``paths``, counted over S·T', each node comes first.
-        repeats: [E] long, where in ``paths`` a node comes again.
+        paths: the ways to its leaves.
     """
 
     start: int
     prompt_length: int
     num_nodes: int
-    paths: Tensor
-    firsts: Tensor
-    repeats: Tensor
+    paths: GroupPaths
 
     @property
     def node_start(self) -> int:
@@ -68,11 +64,6 @@ class PackedTrees:
     nodes: Tensor
     mask: Tensor
     groups: tuple[PackedGroup, ...]
-
-    @property
-    def longest_path(self) -> int:
-        """Tokens of the longest prompt with completion."""
-        return max(group.prompt_length + group.paths.shape[1] for group in self.groups)
 
 
 def pack_trees(
@@ -145,6 +136,16 @@ def pack_trees(
     before = torch.cat([(node_starts - 1).view(-1, 1, 1).expand(-1, shape[1], 1), at[..., :-1]], -1)
     numbers = (sizes.cumsum(0) - sizes).view(-1, 1, 1) + local
     place = tree.order.argsort(1)[slots]  # [M]
+    figures = zip(starts.tolist(), prompt_lengths.tolist(), sizes.tolist(), strict=True)
+    packed = [
+        PackedGroup(
+            start=start,
+            prompt_length=prompt,
+            num_nodes=size,
+            paths=group_paths(local[index], shared[index], lengths[index], size, prompt),
+        )
+        for index, (start, prompt, size) in enumerate(figures)
+    ]
     return PackedTrees(
         ids=row_ids.view(-1, width),
         positions=positions.view(-1, width),
@@ -153,7 +154,7 @@ def pack_trees(
         targets=ordered_ids[new],
         nodes=numbers.masked_fill(~real, 0)[slots[0], place],
         mask=mask[slots],
-        groups=packed_groups(starts, prompt_lengths, sizes, local, new, real),
+        groups=tuple(sorted(packed, key=lambda group: group.start)),
     )
 
 
@@ -223,31 +224,6 @@ def fill_rows(sizes: list[int], budget: int | None) -> tuple[list[int], list[int
         rows[group], starts[group] = row, fills[row]
         fills[row] += sizes[group]
     return rows, starts, max(fills)
-
-
-def packed_groups(
-    starts: Tensor, prompt_lengths: Tensor, sizes: Tensor, local: Tensor, new: Tensor, real: Tensor
-) -> tuple[PackedGroup, ...]:
-    """The groups with their paths, in the order of the rows."""
-    leaves = new.any(-1)  # [B, S]; a duplicate or a strict prefix has no node of its own
-    groups = []
-    numbers = zip(starts.tolist(), prompt_lengths.tolist(), sizes.tolist(), strict=True)
-    for index, (start, prompt_length, size) in enumerate(numbers):
-        rows = leaves[index]
-        length = int(real[index, rows].sum(-1).max()) if size else 0
-        first = new[index, rows, :length].flatten()
-        again = real[index, rows, :length].flatten() & ~first
-        groups.append(
-            PackedGroup(
-                start=start,
-                prompt_length=prompt_length,
-                num_nodes=size,
-                paths=local[index, rows, :length],
-                firsts=first.nonzero()[:, 0],
-                repeats=again.nonzero()[:, 0],
-            )
-        )
-    return tuple(sorted(groups, key=lambda group: group.start))
 
 
 def checked_prompt_mask(mask: Tensor) -> Tensor:

@@ -75,10 +75,12 @@ def test_paths_hold_every_node(batch):
     total = 0
     for group in packed.groups:
         total += group.prompt_length + group.num_nodes
-        paths = group.paths.flatten()
-        assert torch.equal(paths[group.firsts], torch.arange(group.num_nodes))
-        again = torch.cat([group.firsts, group.repeats])
+        paths = group.paths
+        assert torch.equal(paths.nodes[paths.firsts], torch.arange(group.num_nodes))
+        again = torch.cat([paths.firsts, paths.repeats])
         assert len(again.unique()) == len(again)
+        assert len(paths.outputs.unique()) == group.num_nodes
+        assert len(paths.nodes) == sum(batch.leaves * batch.length for batch in paths.batches)
         if group.num_nodes:
             assert int(flat[group.node_start : group.node_start + group.num_nodes].min()) > 0
     assert total == packed.ids.numel()
