@@ -1,8 +1,6 @@
 """Sampling with transformers' ``generate``: works for every causal language model."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +11,12 @@ from transformers import (
     PreTrainedTokenizerBase,
     StoppingCriteria,
     StoppingCriteriaList,
-    StopStringCriteria,
-)
-from transformers.generation.logits_process import (
-    MinPLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
 )
 
 from lgrpo_lightning.rollout.completions import Completions
+from lgrpo_lightning.rollout.distribution import limiter
+from lgrpo_lightning.rollout.endings import Endings
+from lgrpo_lightning.rollout.sampling_mode import sampling_mode
 from lgrpo_lightning.rollout.seeds import seeded
 from lgrpo_lightning.rollout.settings import SamplingSettings
 
@@ -69,7 +64,7 @@ class HuggingFaceSampler:
         ids = prompt_ids.repeat_interleave(group_size, dim=0)  # [R, P], R = B·G
         mask = prompt_mask.repeat_interleave(group_size, dim=0)
         size = self.batch_size or len(ids)
-        with _sampling_mode(policy), seeded(seed, ids.device):
+        with sampling_mode(policy), seeded(seed, ids.device):
             parts = [
                 self._generate(
                     policy, ids[start : start + size], mask[start : start + size], settings
@@ -103,7 +98,8 @@ class HuggingFaceSampler:
     ) -> Completions:
         """Rows of [R, P] to completions of [R, T]."""
         trace = _Trace(settings, settings.allowed_ids(self.tokenizer))
-        ends = _Ends(ids.shape[1], self.end_tokens, settings.stop, self.tokenizer, ids)
+        endings = Endings(self.end_tokens, settings.stop, self.tokenizer, ids.device)
+        ends = _Ends(ids.shape[1], endings, len(ids))
         greedy = settings.temperature == 0
         sequences: Tensor = policy.generate(  # type: ignore[operator]
             input_ids=ids,
@@ -130,13 +126,7 @@ class _Trace(LogitsProcessor):
     def __init__(self, settings: SamplingSettings, allowed: list[int] | None) -> None:
         self.temperature = settings.temperature or 1.0
         self.allowed = allowed
-        self.limits: list[LogitsProcessor] = []
-        if settings.top_k:
-            self.limits.append(TopKLogitsWarper(settings.top_k))
-        if settings.top_p < 1:
-            self.limits.append(TopPLogitsWarper(settings.top_p))
-        if settings.min_p:
-            self.limits.append(MinPLogitsWarper(settings.min_p))
+        self.limit = limiter(settings)
         self._previous: Tensor | None = None  # [R, V]
         self._drawn: list[Tensor] = []  # one [R] per step
 
@@ -148,10 +138,7 @@ class _Trace(LogitsProcessor):
             limited[:, self.allowed] = scores[:, self.allowed]
             scores = limited
         self._previous = scores.log_softmax(-1)
-        drawn_from = self._previous
-        for limit in self.limits:
-            drawn_from = limit(input_ids, drawn_from)
-        return drawn_from
+        return self.limit(self._previous)
 
     def _note(self, input_ids: Tensor) -> None:
         """The last token of each row was drawn from the distribution of the step before."""
@@ -171,44 +158,15 @@ class _Ends(StoppingCriteria):
     token may be the end token, and a row ended by a stop string has no end token.
     """
 
-    def __init__(
-        self,
-        prompt_length: int,
-        end_tokens: list[int],
-        stop: list[str],
-        tokenizer: PreTrainedTokenizerBase,
-        ids: Tensor,
-    ) -> None:
+    def __init__(self, prompt_length: int, endings: Endings, rows: int) -> None:
         self.prompt_length = prompt_length
+        self.endings = endings
         # generate() pads rows that have ended only if some criterion has this attribute
-        self.eos_token_id = torch.tensor(end_tokens, device=ids.device)
-        self.stop_strings = StopStringCriteria(tokenizer, stop) if stop else None
-        self.finished = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-        self.lengths = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+        self.eos_token_id = endings.end_tokens
+        self.finished = torch.zeros(rows, dtype=torch.bool, device=endings.end_tokens.device)
+        self.lengths = torch.zeros_like(self.finished, dtype=torch.long)
 
     def __call__(self, input_ids: Tensor, scores: object, **kwargs: object) -> Tensor:
         self.lengths += ~self.finished
-        ends = torch.isin(input_ids[:, -1], self.eos_token_id)
-        if self.stop_strings is not None:
-            # Only what was sampled can end a completion, not a stop string in the prompt.
-            ends |= self.stop_strings(input_ids[:, self.prompt_length :], scores)
-        self.finished |= ends
+        self.finished |= self.endings.reached(input_ids[:, self.prompt_length :])
         return self.finished
-
-
-@contextmanager
-def _sampling_mode(policy: nn.Module) -> Iterator[None]:
-    """No dropout, and no trace of the model's own generation config, while the context is open.
-
-    ``generate`` fills every setting it was not given from the model's generation config; an empty
-    one in its place keeps, say, a released repetition penalty out of the policy's distribution.
-    """
-    owner: Any = policy.get_base_model() if hasattr(policy, "peft_config") else policy  # type: ignore[operator]
-    released, training = owner.generation_config, policy.training
-    owner.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
-    policy.eval()
-    try:
-        yield
-    finally:
-        owner.generation_config = released
-        policy.train(training)
