@@ -287,11 +287,19 @@ class LambdaGRPO(PolicyModule):
         self._step_log.clock.stop()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the rollout while updates are still to be made of it."""
+        """Keep the rollout and its figures while updates are still to be made of it."""
         if self._rollout is not None and self._rollout_unfinished and self.trainer.world_size == 1:
             checkpoint["lgrpo_rollout"] = self._rollout.state_dict()
+            checkpoint["lgrpo_rollout_figures"] = self._step_log.rollout_figures
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the rollout that was being worked off."""
         if "lgrpo_rollout" in checkpoint:
             self._rollout = Rollout.from_state_dict(checkpoint["lgrpo_rollout"], self.device)
+            self._rollout_unfinished = True
+            self._step_log.rollout_figures = checkpoint["lgrpo_rollout_figures"]
+
+    def on_train_start(self) -> None:
+        """Move a rollout from a checkpoint to where the model is by now."""
+        if self._rollout is not None:
+            self._rollout = self._rollout.to(self.device)

@@ -17,17 +17,20 @@ class StepLog:
 
     Args:
         module: whose ``log`` is used.
+
+    Attributes:
+        rollout_figures: the means of the current rollout.
     """
 
     def __init__(self, module: LightningModule) -> None:
         self._module = module
-        self._rollout: dict[str, float] = {}
+        self.rollout_figures: dict[str, float] = {}
         self._step: Totals = {}
         self.clock = Throughput()
 
     def rollout(self, totals: Totals) -> None:
         """Note the figures of a new rollout."""
-        self._rollout = self._reduced(totals)
+        self.rollout_figures = self._reduced(totals)
 
     def micro_batch(self, loss: Tensor, metrics: dict[str, Tensor]) -> None:
         """Add a micro-batch: its loss, and sums over its tokens, whose number is ``tokens``."""
@@ -42,7 +45,7 @@ class StepLog:
     def flush(self, batch_size: int) -> None:
         """Log the optimizer step that the last micro-batch completed."""
         tokens = float(self._step["tokens"][0]) * self._module.trainer.world_size
-        figures = {**self._reduced(self._step), **self._rollout}
+        figures = {**self._reduced(self._step), **self.rollout_figures}
         figures["tokens_per_second"] = tokens / max(self.clock.reading(), 1e-9)
         del figures["tokens"]
         self._step = {}

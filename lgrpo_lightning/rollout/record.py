@@ -105,10 +105,14 @@ class Rollout:
             ],
         )
 
+    def to(self, device: torch.device) -> "Rollout":
+        """The same record with its tensors on ``device``."""
+        state = {item.name: getattr(self, item.name) for item in fields(self)}
+        return Rollout(**_moved(state, device))
+
     def state_dict(self) -> dict[str, Any]:
         """The record as plain tensors, numbers, strings and lists, for a checkpoint."""
-        state = {item.name: getattr(self, item.name) for item in fields(self)}
-        return _moved(state, torch.device("cpu"))
+        return dict(vars(self.to(torch.device("cpu"))))
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any], device: torch.device) -> "Rollout":
