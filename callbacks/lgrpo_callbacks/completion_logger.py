@@ -5,13 +5,11 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_warn
 
 from lgrpo_callbacks.completion_rows import TABLE_COLUMNS, Row, completion_rows, table_cells
-from lgrpo_callbacks.folders import run_folder
-from lgrpo_callbacks.jsonl import append_jsonl, copy_until_step, cut_after_step, make_new_folder
+from lgrpo_callbacks.history import open_history
+from lgrpo_callbacks.jsonl import append_jsonl
 from lgrpo_callbacks.outputs import require_keys
-from lgrpo_callbacks.ranks import sees_own_data
 from lgrpo_callbacks.tables import format_markdown, format_table
 
 _KEYS = ("prompts", "completions", "rewards", "advantages")
@@ -79,16 +77,7 @@ class CompletionLogger(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the history, a new one or that of the run that is resumed."""
-        # At step 0 there is nothing to continue, even if this object has served another run.
-        previous = self.folder if trainer.global_step else None
-        folder = _history_folder(trainer, run_folder(trainer, self.dirname), previous)
-        folder.mkdir(parents=True, exist_ok=True)  # on nodes without a shared disk
-        if previous is not None:
-            _keep_until_step(trainer, previous, folder)
-        # Ranks that work on the same data (tensor parallelism) would write the same rows.
-        writes = sees_own_data(trainer)
-        self._path = folder / f"rank-{trainer.global_rank}.jsonl" if writes else None
-        self.folder = folder
+        self.folder, self._path = open_history(trainer, self.dirname, self.folder, self)
         self._rows = []
         self._seen_step = trainer.global_step
 
@@ -139,43 +128,3 @@ class CompletionLogger(Callback):
         """Take over where the history lies; it is opened when training starts."""
         folder = state_dict["folder"]
         self.folder = None if folder is None else Path(folder)
-
-
-def _history_folder(trainer: Trainer, wanted: Path, previous: Path | None) -> Path:
-    """Return the folder to write to: the previous one if it is this run's, else a new one."""
-    folder = wanted
-    if trainer.is_global_zero:  # rank 0 decides
-        known = previous is not None and previous.is_dir()
-        if previous is not None and not known:
-            rank_zero_warn(
-                f"CompletionLogger: the history of the run that is resumed is no longer at "
-                f"{previous}; a new one begins at optimizer step {trainer.global_step + 1}"
-            )
-        if previous is not None and known and _is_numbered(previous, wanted):
-            folder = previous
-        else:
-            folder = make_new_folder(wanted)
-    shared: Path = trainer.strategy.broadcast(folder)
-    return shared
-
-
-def _is_numbered(folder: Path, name: Path) -> bool:
-    """Return whether a folder is ``name``, ``name-2``, ``name-3`` and so on."""
-    return folder == name or (
-        folder.parent == name.parent and folder.name.startswith(f"{name.name}-")
-    )
-
-
-def _keep_until_step(trainer: Trainer, previous: Path, folder: Path) -> None:
-    """Bring a resumed history to the checkpoint's optimizer step.
-
-    All its files are dealt out to the ranks, as the run may have more or fewer ranks than before.
-    A rank gets its own file, so that it can write to it right away.
-    """
-    for path in previous.glob("rank-*.jsonl"):
-        if int(path.stem.removeprefix("rank-")) % trainer.world_size != trainer.global_rank:
-            continue
-        if previous == folder:
-            cut_after_step(path, trainer.global_step)
-        else:
-            copy_until_step(path, folder / path.name, trainer.global_step)
