@@ -76,6 +76,8 @@ class PolicySettings:
 
     def __post_init__(self) -> None:
         """Fail on what would only be found out after loading the weights."""
+        if isinstance(self.lora, dict):  # as a checkpoint holds it
+            self.lora = LoRASettings(**self.lora)
         if not self.path:
             raise ValueError("policy.path is empty; give a local model folder or a hub name")
         if self.lora is not None and importlib.util.find_spec("peft") is None:
@@ -164,12 +166,16 @@ def add_lora(model: PreTrainedModel, lora: LoRASettings) -> nn.Module:
 
 
 def disable_dropout(model: nn.Module) -> None:
-    """Set every dropout probability in the model to 0, also those used as plain numbers."""
+    """Set every dropout probability in the model to 0, also those used as plain numbers.
+
+    The latter are attributes such as ``attention_dropout``, ``hidden_dropout`` and ``layerdrop``.
+    """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        elif isinstance(getattr(module, "attention_dropout", None), float):
-            setattr(module, "attention_dropout", 0.0)  # noqa: B010 - a plain number to us
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def load_tokenizer(settings: PolicySettings) -> PreTrainedTokenizerBase:
