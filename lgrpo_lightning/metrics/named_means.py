@@ -39,7 +39,9 @@ class NamedMeans(Metric):
         if len(set(names)) != len(names):
             raise ValueError(f"names must differ, got {names}")
         self.names = sorted(names)
-        self.add_state("sums", torch.zeros(len(names), 2), dist_reduce_fx="sum")
+        # Precision "bf16-true" changes torch's default type, in which counts would be rounded.
+        zeros = torch.zeros(len(names), 2, dtype=torch.float32)
+        self.add_state("sums", zeros, dist_reduce_fx="sum")
 
     def update(self, totals: Mapping[str, tuple[Total, Total]]) -> None:
         """Add (total, count) pairs; names left out stay as they are.
@@ -51,7 +53,7 @@ class NamedMeans(Metric):
         if unknown:
             raise ValueError(f"unknown names {sorted(unknown)}; known are {self.names}")
         for name, (total, count) in totals.items():
-            pair = [torch.as_tensor(value, device=self.sums.device) for value in (total, count)]
+            pair = [torch.as_tensor(part, dtype=self.sums.dtype) for part in (total, count)]
             self.sums[self.names.index(name)] += torch.stack([part.to(self.sums) for part in pair])
 
     def compute(self) -> dict[str, float]:

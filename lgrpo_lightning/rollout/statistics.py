@@ -29,7 +29,7 @@ def rollout_totals(rollout: Rollout, tree: ProcessTree, errors: dict[str, int]) 
         "length": (rollout.completion_mask.sum(), completions),
         "truncated": ((~rollout.finished).sum(), completions),
         "path_depth": (tree.path_depth.sum(), completions),
-        "intermediate_proportion": (tree.intermediate_proportion.sum(), completions),
+        "intermediate_proportion": (tree.intermediate_proportion.float().sum(), completions),
         "unique_tokens": (tree.num_nodes.sum(), tree.mask.sum()),
     }
     for name, values in rollout.reward_breakdown.items():
