@@ -61,6 +61,8 @@ class PolicyModule(LightningModule):
         self.strict_loading = False  # the reference is not in checkpoints; see load_state_dict
         if eval_completions < 1:
             raise ValueError(f"eval_completions must be at least 1, got {eval_completions}")
+        if sampler_batch_size is not None and sampler_batch_size < 1:
+            raise ValueError(f"sampler_batch_size must be at least 1, got {sampler_batch_size}")
         self.policy_settings = coerced(PolicySettings, policy)
         self.evaluation = coerced(SamplingSettings, evaluation)
         self.eval_completions = eval_completions
@@ -168,18 +170,26 @@ class PolicyModule(LightningModule):
         """Load what :meth:`state_dict` holds; ``strict`` makes no difference.
 
         Raises:
-            ValueError: if anything but the frozen parameters is missing, or anything is unknown.
+            ValueError: if anything but the frozen parameters is missing, anything is unknown or a
+                shape differs. Nothing is loaded then.
         """
-        result = super().load_state_dict(state_dict, strict=False, assign=assign)
-        missing = [name for name in result.missing_keys if not self._is_frozen(name)]
-        if missing or result.unexpected_keys:
+        own = self.state_dict()
+        missing = sorted(own.keys() - state_dict.keys())
+        unknown = sorted(state_dict.keys() - own.keys())
+        changed = [
+            f"{name} {list(value.shape)} instead of {list(own[name].shape)}"
+            for name, value in state_dict.items()
+            if name in own and value.shape != own[name].shape
+        ]
+        if missing or unknown or changed:
             raise ValueError(
                 f"the checkpoint is not of this model ({self.policy_settings.path!r}, "
                 f"lora={self.policy_settings.lora is not None}): it lacks {len(missing)} weights "
-                f"{missing[:3]} and has {len(result.unexpected_keys)} unknown ones "
-                f"{result.unexpected_keys[:3]}"
+                f"{missing[:3]}, has {len(unknown)} unknown ones {unknown[:3]} and {len(changed)} "
+                f"of another shape {changed[:3]}"
             )
-        result.missing_keys.clear()
+        result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        result.missing_keys.clear()  # what is frozen
         return result
 
     def _is_frozen(self, name: str) -> bool:
