@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
 from torch.optim import AdamW
 
 from lgrpo_lightning.data import PromptBatch, PromptGroupDataModule, PromptSet
@@ -16,10 +17,10 @@ from lgrpo_lightning.objective.advantages import AdvantageScale
 from lgrpo_lightning.objective.denominators import Aggregation
 from lgrpo_lightning.policy import Engine, PolicySettings, resolve_engine, row_logprobs
 from lgrpo_lightning.policy_module import OnRewardError, PolicyModule
-from lgrpo_lightning.preflight import check_batch
+from lgrpo_lightning.preflight import check_batch, check_steps
 from lgrpo_lightning.rewards import RewardLike
 from lgrpo_lightning.rollout import Rollout, SamplingSettings, seeded
-from lgrpo_lightning.rollout.assemble import GroupRules
+from lgrpo_lightning.rollout.assemble import GroupRules, alone
 from lgrpo_lightning.rollout_maker import RolloutMaker
 from lgrpo_lightning.schedule import RolloutSchedule
 from lgrpo_lightning.step_log import StepLog
@@ -59,8 +60,9 @@ class LambdaGRPO(PolicyModule):
             Eq. 9, see :func:`~lgrpo_lightning.objective.row_denominators`.
         advantage_scale: ``"group"``, ``"batch"`` or ``"none"``.
         mask_truncated: leave completions that hit ``max_new_tokens`` out of the loss.
-        engine: ``"tree"`` runs the model on each shared token once, ``"padded"`` on every completion
-            by itself, ``"auto"`` on the tree where the model is supported; the log says which.
+        engine: ``"tree"`` runs the model on each shared token once, ``"padded"`` on every
+            completion by itself, ``"auto"`` on the tree where the model is supported; the log says
+            which.
         sampler_batch_size: completions sampled at a time; None for the whole rollout.
         reward_time_limit: seconds a reward function may take for one rollout.
         on_reward_error: ``"raise"`` ends the run when a reward function fails, ``"skip"`` counts
@@ -196,10 +198,19 @@ class LambdaGRPO(PolicyModule):
             ValueError: if the batch is of another kind of loader.
         """
         check_batch(batch)
+        schedule = self.schedule(len(batch.prompts))
+        check_steps(batch, schedule)
         self._step_log.clock.start()
+        if batch.step % schedule.accumulate and not self._step_log.under_way:
+            log.warning(
+                "resuming between two optimizer steps: the gradients of %d micro-batches are lost, "
+                "so the next step differs from that of an uninterrupted run",
+                batch.step % schedule.accumulate,
+            )
         if batch.step > 0:
-            held = self._rollout
-            if held and (held.epoch, held.index) == (batch.epoch, batch.rollout):
+            if self._rollout and self._rollout.serves(
+                batch.epoch, batch.rollout, schedule.group_size, self.reference is not None
+            ):
                 return
             log.warning(
                 "resuming inside rollout %d of epoch %d without its completions: sampling anew "
@@ -213,18 +224,25 @@ class LambdaGRPO(PolicyModule):
             self.sampling,
             self.allowed_tokens,
             self.engine,
-            lambda value: self.trainer.strategy.reduce(value, reduce_op="mean"),
+            self._gathered,
+            self.global_rank,
         )
         with self.trainer.precision_plugin.forward_context():
             self._rollout, totals = maker.make(
                 self.loaded_policy,
                 self.reference,
                 batch,
-                self.schedule(len(batch.prompts)),
+                schedule,
                 self.place_seed("rollout", batch.epoch, batch.rollout),
                 self.device,
             )
         self._step_log.rollout(totals)
+
+    def _gathered(self, value: Tensor) -> Tensor:
+        """A tensor of all W processes, [W, *]."""
+        if self.trainer.world_size == 1:
+            return alone(value)
+        return self.trainer.strategy.all_gather(value)
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
         """The loss of one micro-batch, and what callbacks read of it.
@@ -283,7 +301,7 @@ class LambdaGRPO(PolicyModule):
         }
 
     def on_train_batch_end(self, outputs: Any, batch: PromptBatch, batch_idx: int) -> None:  # noqa: ANN401
-        """Stop the clock; what follows (checkpoints, evaluation) is not training time."""
+        """Stop the clock; evaluation, which may follow, is not training time."""
         self._step_log.clock.stop()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -300,6 +318,7 @@ class LambdaGRPO(PolicyModule):
             self._step_log.rollout_figures = checkpoint["lgrpo_rollout_figures"]
 
     def on_train_start(self) -> None:
-        """Move a rollout from a checkpoint to where the model is by now."""
+        """Move a rollout from a checkpoint to where the model is by now; start logging anew."""
+        self._step_log.restart()
         if self._rollout is not None:
             self._rollout = self._rollout.to(self.device)

@@ -4,6 +4,7 @@ from transformers import PretrainedConfig
 
 from lgrpo_lightning.data import PromptBatch, PromptEncoder, PromptSet
 from lgrpo_lightning.rewards import RewardRunner
+from lgrpo_lightning.schedule import RolloutSchedule
 
 
 def check_prompts(
@@ -46,3 +47,16 @@ def check_batch(batch: object) -> PromptBatch:
             "PromptGroupDataModule, or a loader that yields lgrpo_lightning.data.PromptBatch"
         )
     return batch
+
+
+def check_steps(batch: PromptBatch, schedule: RolloutSchedule) -> None:
+    """Refuse a loader that deals a rollout more or less often than training steps are made of it.
+
+    Raises:
+        ValueError: naming both numbers.
+    """
+    if batch.steps != schedule.num_steps:
+        raise ValueError(
+            f"the loader deals each rollout {batch.steps} times, but {schedule.describe()}; give "
+            f"PromptLoader steps_per_batch={schedule.num_steps}"
+        )

@@ -1,7 +1,7 @@
 """Making rollouts: sample, score, log-probs from before the update, terms of whole groups."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,8 @@ class RolloutMaker:
         settings: how completions are drawn.
         allowed_tokens: ids of the tokens that can be drawn; None for all.
         engine: how log-probs are computed.
-        mean_over_processes: averages a number over all processes.
+        gather: gives the tensors of all W processes, [*] to [W, *].
+        rank: which of them this process is.
     """
 
     collector: Collector
@@ -33,7 +34,8 @@ class RolloutMaker:
     settings: SamplingSettings
     allowed_tokens: list[int] | None
     engine: Engine
-    mean_over_processes: Callable[[Tensor], Tensor]
+    gather: Callable[[Tensor], Tensor]
+    rank: int
 
     @torch.no_grad()
     def make(
@@ -56,10 +58,7 @@ class RolloutMaker:
             with reference.model(policy) as model:
                 ref = self._logprobs(model, sampled, schedule)
         scores = sampled.scores()
-        terms = self.rules.apply(sampled.completions, scores.rewards)
-        if self.rules.aggregation == "token-mean":  # the one that spans the processes
-            tokens = self.mean_over_processes(terms.loss_mask.sum().float()).clamp(min=1)
-            terms = replace(terms, denominators=tokens.expand_as(terms.denominators))
+        terms = self.rules.apply(sampled.completions, scores.rewards, self.gather, self.rank)
         rollout = Rollout(
             epoch=batch.epoch,
             index=batch.rollout,

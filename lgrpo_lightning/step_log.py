@@ -28,6 +28,15 @@ class StepLog:
         self._step: Totals = {}
         self.clock = Throughput()
 
+    def restart(self) -> None:
+        """Forget an optimizer step that an earlier run did not complete."""
+        self._step = {}
+
+    @property
+    def under_way(self) -> bool:
+        """Whether micro-batches of the next optimizer step have been counted."""
+        return bool(self._step)
+
     def rollout(self, totals: Totals) -> None:
         """Note the figures of a new rollout."""
         self.rollout_figures = self._reduced(totals)

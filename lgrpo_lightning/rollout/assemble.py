@@ -1,5 +1,6 @@
 """From sampled and scored completions to a rollout: advantages, process sets, denominators."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
@@ -11,6 +12,11 @@ from lgrpo_lightning.objective.advantages import AdvantageScale
 from lgrpo_lightning.objective.denominators import Aggregation
 from lgrpo_lightning.rollout.completions import Completions
 from lgrpo_lightning.tree import ProcessTree
+
+
+def alone(value: Tensor) -> Tensor:
+    """What ``gather`` is for a single process: [*] to [1, *]."""
+    return value.unsqueeze(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,16 +67,38 @@ class GroupRules:
             if value not in known:
                 raise ValueError(f"{name} must be one of {known}, got {value!r}")
 
-    def apply(self, completions: Completions, rewards: Tensor) -> GroupTerms:
-        """The terms of B scored groups; rewards are [B, G], NaN where no function applied."""
+    def apply(
+        self,
+        completions: Completions,
+        rewards: Tensor,
+        gather: Callable[[Tensor], Tensor] = alone,
+        rank: int = 0,
+    ) -> GroupTerms:
+        """The terms of B scored groups of this process.
+
+        Args:
+            completions: what was sampled.
+            rewards: [B, G], NaN where no function applied.
+            gather: gives the tensors of all W processes, [*] to [W, *].
+            rank: which of them this process is.
+        """
         loss_mask = completions.mask
         if self.mask_truncated:
             loss_mask = loss_mask & completions.finished.unsqueeze(-1)
+        advantages = group_advantages(rewards, self.advantage_scale)
+        denominators = row_denominators(loss_mask, self.aggregation, self.norm_length)
+        # What spans groups spans processes, over which gradients are averaged, not summed.
+        if self.advantage_scale == "batch":
+            everyone = gather(rewards)
+            advantages = group_advantages(everyone.flatten(0, 1), "batch").view_as(everyone)[rank]
+        if self.aggregation == "token-mean":
+            tokens = gather(loss_mask.sum().float()).mean().clamp(min=1)
+            denominators = tokens.expand_as(denominators)
         return GroupTerms(
             loss_mask=loss_mask,
             tree=ProcessTree.from_completions(completions.ids, loss_mask),
-            advantages=group_advantages(rewards, self.advantage_scale),
-            denominators=row_denominators(loss_mask, self.aggregation, self.norm_length),
+            advantages=advantages,
+            denominators=denominators,
         )
 
 

@@ -63,6 +63,15 @@ class Rollout:
         """R = B·G."""
         return self.rewards.numel()
 
+    def serves(self, epoch: int, index: int, group_size: int, with_reference: bool) -> bool:
+        """Whether training steps of that rollout can be made of it.
+
+        Not so where a run goes on with another group size, or a KL term it did not have.
+        """
+        return (self.epoch, self.index, self.rewards.shape[1]) == (epoch, index, group_size) and (
+            (self.ref_logprobs is not None) == with_reference
+        )
+
     def tree(self) -> ProcessTree:
         """The process tree of the completions that carry loss."""
         return ProcessTree.from_completions(self.completion_ids, self.loss_mask)
