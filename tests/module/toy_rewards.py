@@ -1,0 +1,30 @@
+"""Reward functions for the tests of the module, in a file that reward workers can import."""
+
+
+def token_sum(completions, completion_ids, **columns):
+    """Differs between most completions, and is a function of the tokens alone."""
+    return [sum(ids) % 7 / 2 for ids in completion_ids]
+
+
+def starts_with_digit(completions, **columns):
+    return [float(text[:1].isdigit()) for text in completions]
+
+
+def always_one(completions, **columns):
+    return [1.0] * len(completions)
+
+
+def never_applies(completions, **columns):
+    return [None] * len(completions)
+
+
+def applies_to_every_other(completions, completion_ids, **columns):
+    return [None if row % 2 else sum(ids) % 7 for row, ids in enumerate(completion_ids)]
+
+
+def fails(completions, **columns):
+    raise RuntimeError("the judge is out")
+
+
+def needs_answer(completions, answer, **columns):
+    return [float(text == wanted) for text, wanted in zip(completions, answer, strict=True)]
