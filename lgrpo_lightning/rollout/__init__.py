@@ -6,6 +6,7 @@ from lgrpo_lightning.rollout.record import MicroBatch, Rollout
 from lgrpo_lightning.rollout.sampler import Sampler
 from lgrpo_lightning.rollout.seeds import derive_seed, seeded
 from lgrpo_lightning.rollout.settings import SamplingSettings
+from lgrpo_lightning.rollout.shared_prefix import SharedPrefixSampler
 
 __all__ = [
     "Completions",
@@ -14,6 +15,7 @@ __all__ = [
     "Rollout",
     "Sampler",
     "SamplingSettings",
+    "SharedPrefixSampler",
     "derive_seed",
     "seeded",
 ]

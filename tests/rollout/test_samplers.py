@@ -1,25 +1,34 @@
-"""Sampling with generate: the distribution, the ends, and what it leaves behind."""
+"""What holds for every sampler: the distribution, the ends, and what it leaves behind."""
 
 import pytest
 import torch
 
 from lgrpo_lightning.policy import LoRASettings, completion_logprobs
 from lgrpo_lightning.policy.loading import add_lora
-from lgrpo_lightning.rollout import HuggingFaceSampler, SamplingSettings
+from lgrpo_lightning.rollout import HuggingFaceSampler, SamplingSettings, SharedPrefixSampler
 from tests.rollout.tiny import END, EOS, PAD, PROMPTS, VOCABULARY, letters, prompts, tiny_policy
 
 
-def sample(policy, texts=PROMPTS, group_size=4, seed=0, ends=(EOS,), batch_size=None, **settings):
-    sampler = HuggingFaceSampler(letters(), ends, batch_size)
-    settings = SamplingSettings(**({"max_new_tokens": 12} | settings))
-    return sampler.sample(policy, *prompts(*texts), group_size, settings, seed)
+@pytest.fixture(params=[HuggingFaceSampler, SharedPrefixSampler])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def sample(kind):
+    def draw(policy, texts=PROMPTS, group_size=4, seed=0, ends=(EOS,), batch_size=None, **settings):
+        settings = SamplingSettings(**({"max_new_tokens": 12} | settings))
+        sampler = kind(letters(), ends, batch_size)
+        return sampler.sample(policy, *prompts(*texts), group_size, settings, seed)
+
+    return draw
 
 
 def same(first, second) -> bool:
     return torch.equal(first.ids, second.ids) and torch.equal(first.mask, second.mask)
 
 
-def test_shapes_padding_and_ends():
+def test_shapes_padding_and_ends(sample):
     out = sample(tiny_policy(), group_size=8)
     assert out.ids.shape == out.mask.shape == out.logprobs.shape
     assert out.ids.shape[:2] == out.finished.shape == (3, 8)
@@ -37,7 +46,7 @@ def test_shapes_padding_and_ends():
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("allowed", [None, ["a", "b", "c", "<eos>"]])
-def test_logprobs_are_those_of_the_update(temperature, allowed):
+def test_logprobs_are_those_of_the_update(sample, temperature, allowed):
     policy = tiny_policy()
     out = sample(policy, temperature=temperature, allowed_tokens=allowed)
     ids = None if allowed is None else [letters().convert_tokens_to_ids(word) for word in allowed]
@@ -47,7 +56,7 @@ def test_logprobs_are_those_of_the_update(temperature, allowed):
     torch.testing.assert_close(out.logprobs, expected, atol=1e-5, rtol=0)
 
 
-def test_limits_do_not_change_the_logprobs():
+def test_limits_do_not_change_the_logprobs(sample):
     policy = tiny_policy()
     out = sample(policy, top_k=5, top_p=0.8, min_p=0.05)
     expected = completion_logprobs(policy, *prompts(*PROMPTS), out.ids, out.mask, engine="padded")
@@ -59,14 +68,14 @@ def next_token_probabilities(policy, text):
         return policy(prompts(text)[0], use_cache=False).logits[0, -1].softmax(-1)
 
 
-def test_top_k_draws_the_most_likely_tokens_only():
+def test_top_k_draws_the_most_likely_tokens_only(sample):
     policy = tiny_policy()
     out = sample(policy, ["abc"], 200, max_new_tokens=1, top_k=3)
     best = next_token_probabilities(policy, "abc").topk(3).indices
     assert set(out.ids.flatten().tolist()) == set(best.tolist())
 
 
-def test_top_p_draws_the_smallest_sufficient_set_only():
+def test_top_p_draws_the_smallest_sufficient_set_only(sample):
     policy = tiny_policy()
     out = sample(policy, ["abc"], 400, max_new_tokens=1, top_p=0.6)
     probabilities, order = next_token_probabilities(policy, "abc").sort(descending=True)
@@ -74,7 +83,7 @@ def test_top_p_draws_the_smallest_sufficient_set_only():
     assert set(out.ids.flatten().tolist()) == set(order[:needed].tolist())
 
 
-def test_min_p_drops_unlikely_tokens():
+def test_min_p_drops_unlikely_tokens(sample):
     policy = tiny_policy()
     out = sample(policy, ["abc"], 400, max_new_tokens=1, min_p=0.3)
     probabilities = next_token_probabilities(policy, "abc")
@@ -82,7 +91,7 @@ def test_min_p_drops_unlikely_tokens():
     assert set(out.ids.flatten().tolist()) == set(kept.tolist())
 
 
-def test_the_released_generation_config_has_no_effect():
+def test_the_released_generation_config_has_no_effect(sample):
     policy = tiny_policy()
     expected = sample(policy)
     released = policy.generation_config
@@ -102,19 +111,19 @@ def test_the_released_generation_config_has_no_effect():
     assert released.top_k == 1
 
 
-def test_pad_may_be_the_end_token():
+def test_pad_may_be_the_end_token(sample, kind):
     policy = tiny_policy()
     tokenizer = letters()
     tokenizer.pad_token = "<eos>"
     settings = SamplingSettings(max_new_tokens=12)
-    out = HuggingFaceSampler(tokenizer, [EOS]).sample(policy, *prompts(*PROMPTS), 8, settings, 0)
+    out = kind(tokenizer, [EOS]).sample(policy, *prompts(*PROMPTS), 8, settings, 0)
     expected = sample(policy, group_size=8)
     assert torch.equal(out.mask, expected.mask)
     assert torch.equal(out.ids[out.mask], expected.ids[expected.mask])
     assert (out.ids[~out.mask] == EOS).all()
 
 
-def test_several_end_tokens():
+def test_several_end_tokens(sample):
     out = sample(tiny_policy(), group_size=16, ends=(EOS, END))
     last = out.ids.gather(2, out.lengths.unsqueeze(2) - 1).squeeze(2)
     assert torch.equal((last == EOS) | (last == END), out.finished)
@@ -123,7 +132,7 @@ def test_several_end_tokens():
 
 
 @pytest.mark.parametrize("stop", ["ab", "bc", "f"])
-def test_a_stop_string_ends_where_it_is_first_complete(stop):
+def test_a_stop_string_ends_where_it_is_first_complete(sample, stop):
     out = sample(
         tiny_policy(),
         group_size=24,
@@ -140,7 +149,7 @@ def test_a_stop_string_ends_where_it_is_first_complete(stop):
         assert stop not in "".join(words[:-1])
 
 
-def test_a_stop_string_in_the_prompt_ends_nothing():
+def test_a_stop_string_in_the_prompt_ends_nothing(sample):
     # The last prompt even ends with the beginning of the string, so "b" would complete it.
     out = sample(
         tiny_policy(),
@@ -154,19 +163,19 @@ def test_a_stop_string_in_the_prompt_ends_nothing():
     assert (out.lengths == 4).all()
 
 
-def test_a_completion_may_be_the_end_token_alone():
+def test_a_completion_may_be_the_end_token_alone(sample):
     out = sample(tiny_policy(), allowed_tokens=["<eos>"])
     assert (out.lengths == 1).all()
     assert out.finished.all()
     assert (out.logprobs.abs() < 1e-6).all()
 
 
-def test_only_allowed_tokens_are_drawn():
+def test_only_allowed_tokens_are_drawn(sample):
     out = sample(tiny_policy(), group_size=16, allowed_tokens=["a", 5, "<eos>"])
     assert set(out.ids[out.mask].tolist()) <= {letters().convert_tokens_to_ids("a"), 5, EOS}
 
 
-def test_seed_fixes_the_completions_and_leaves_the_global_state():
+def test_seed_fixes_the_completions_and_leaves_the_global_state(sample):
     policy = tiny_policy()
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
@@ -177,7 +186,7 @@ def test_seed_fixes_the_completions_and_leaves_the_global_state():
     assert not same(first, sample(policy, seed=2))
 
 
-def test_no_dropout_while_sampling_and_modes_restored():
+def test_no_dropout_while_sampling_and_modes_restored(sample):
     policy = tiny_policy("gpt2", resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5)
     policy.transformer.h[0].eval()
     modes = [module.training for module in policy.modules()]
@@ -188,7 +197,7 @@ def test_no_dropout_while_sampling_and_modes_restored():
     assert same(first, sample(policy))
 
 
-def test_modes_and_config_restored_after_an_error(monkeypatch):
+def test_modes_and_config_restored_after_an_error(sample, monkeypatch):
     policy = tiny_policy()
     released = policy.generation_config
 
@@ -203,7 +212,7 @@ def test_modes_and_config_restored_after_an_error(monkeypatch):
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 12, 100])
-def test_batch_size_splits_without_changing_greedy_completions(batch_size):
+def test_batch_size_splits_without_changing_greedy_completions(sample, batch_size):
     policy = tiny_policy()
     expected = sample(policy, temperature=0.0)
     out = sample(policy, temperature=0.0, batch_size=batch_size)
@@ -212,7 +221,7 @@ def test_batch_size_splits_without_changing_greedy_completions(batch_size):
     torch.testing.assert_close(out.logprobs, expected.logprobs)
 
 
-def test_batch_size_limits_the_rows_of_a_pass():
+def test_batch_size_limits_the_rows_of_a_pass(sample):
     policy = tiny_policy()
     rows = []
     policy.register_forward_pre_hook(
@@ -223,7 +232,7 @@ def test_batch_size_limits_the_rows_of_a_pass():
     assert out.ids.shape[:2] == (3, 4)
 
 
-def test_greedy_takes_the_most_likely_token_whatever_the_padding():
+def test_greedy_takes_the_most_likely_token_whatever_the_padding(sample):
     policy = tiny_policy()
     out = sample(policy, group_size=2, temperature=0.0, max_new_tokens=6)
     for prompt, text in enumerate(PROMPTS):
@@ -244,7 +253,7 @@ def lora_policy(**changes):
     return policy
 
 
-def test_the_adapter_is_sampled_from():
+def test_the_adapter_is_sampled_from(sample):
     policy = lora_policy()
     policy.get_base_model().generation_config.update(top_k=1, do_sample=True)
     policy.generation_config = policy.get_base_model().generation_config
@@ -259,7 +268,7 @@ def test_the_adapter_is_sampled_from():
 
 
 @pytest.mark.parametrize("lora", [False, True])
-def test_gradient_checkpointing_does_not_cost_the_cache(lora):
+def test_gradient_checkpointing_does_not_cost_the_cache(sample, lora):
     policy = lora_policy() if lora else tiny_policy()
     inner = policy.get_base_model() if lora else policy
     inner.gradient_checkpointing_enable({"use_reentrant": False})
@@ -273,13 +282,11 @@ def test_gradient_checkpointing_does_not_cost_the_cache(lora):
     assert policy.training
 
 
-def test_a_tokenizer_without_pad_token_pads_with_the_end_token():
+def test_a_tokenizer_without_pad_token_pads_with_the_end_token(sample, kind):
     tokenizer = letters()
     tokenizer.pad_token = None
     settings = SamplingSettings(max_new_tokens=12)
-    out = HuggingFaceSampler(tokenizer, [END]).sample(
-        tiny_policy(), *prompts(*PROMPTS), 16, settings, 0
-    )
+    out = kind(tokenizer, [END]).sample(tiny_policy(), *prompts(*PROMPTS), 16, settings, 0)
     assert (out.ids[~out.mask] == END).all()
 
 
@@ -290,12 +297,12 @@ def test_a_tokenizer_without_pad_token_pads_with_the_end_token():
         ({"end_tokens": [EOS], "batch_size": 0}, "batch_size must be at least 1, got 0"),
     ],
 )
-def test_bad_arguments(arguments, message):
+def test_bad_arguments(kind, arguments, message):
     with pytest.raises(ValueError, match=message):
-        HuggingFaceSampler(letters(), **arguments)
+        kind(letters(), **arguments)
 
 
-def test_nothing_is_differentiable():
+def test_nothing_is_differentiable(sample):
     out = sample(tiny_policy())
     assert not out.logprobs.requires_grad
     assert out.logprobs.dtype == torch.float32

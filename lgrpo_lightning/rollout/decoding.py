@@ -1,0 +1,240 @@
+"""Sampling B·G rows token by token, each prompt run once.
+
+Rows wait in the order of their prompts. As many as there are slots run at a time; a row that has
+ended leaves the batch at once, and when a group's worth of slots is free the next rows start. What
+is drawn for a row depends on its number and the seed, not on when it runs or with which others.
+
+Legend: B prompts, G completions of a group, R = B·G rows, T completion tokens at most, P prompt
+tokens, n rows running, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from lgrpo_lightning.policy.support import causal_lm
+from lgrpo_lightning.rollout.distribution import TokenDistribution
+from lgrpo_lightning.rollout.endings import NO_TOKEN, Endings
+from lgrpo_lightning.rollout.key_values import KeyValueStore, compacted
+from lgrpo_lightning.rollout.shared_attention import (
+    ARGUMENT,
+    RowLayout,
+    SharedPrefixAttention,
+    no_entry,
+    shared_prefix_attention,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is to be sampled.
+
+    Args:
+        prompt_ids: [B, P] long, left-padded.
+        prompt_mask: [B, P] bool.
+        group_size: G.
+        max_new_tokens: T.
+        slots: rows that run at a time, at most.
+        distribution: draws tokens.
+        endings: tells which rows have ended.
+        noise: [R, T, 2], what is drawn for each token.
+        pad_token: fills the completions up.
+    """
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    group_size: int
+    max_new_tokens: int
+    slots: int
+    distribution: TokenDistribution
+    endings: Endings
+    noise: Tensor
+    pad_token: int
+
+
+class Decoding:
+    """One run through a task; :meth:`run` leaves its results in the attributes.
+
+    Attributes:
+        ids: [R, T] long.
+        logprobs: [R, T] float32, 0 at padding.
+        lengths: [R] long.
+        finished: [R] bool.
+    """
+
+    def __init__(self, policy: nn.Module, task: Task) -> None:
+        self.policy = policy
+        self.task = task
+        self.num_rows = len(task.prompt_ids) * task.group_size
+        shape, device = (self.num_rows, task.max_new_tokens), task.prompt_ids.device
+        self.ids = torch.full(shape, task.pad_token, device=device)
+        self.logprobs = torch.zeros(shape, device=device)
+        self.lengths = torch.zeros(self.num_rows, dtype=torch.long, device=device)
+        self.finished = torch.zeros(self.num_rows, dtype=torch.bool, device=device)
+        # Stragglers of ended groups keep their prompts, so there are more of these than of groups.
+        self.max_prompts = min(2 * -(-task.slots // task.group_size), len(task.prompt_ids))
+        self.prompts = KeyValueStore(self.max_prompts, task.prompt_ids.shape[1])
+        self.completions = KeyValueStore(task.slots, max(task.max_new_tokens - 1, 1))
+        self.first_logits: dict[int, Tensor] = {}  # prompt → [V], while rows of it wait
+        self.running_prompts: list[int] = []  # in the order of their slots
+        self.rows: list[int] = []  # running, in the order of their slots
+        self.next_row = 0
+        self.row_numbers = self.ids.new_empty(0)  # [n], the rows as a tensor
+        self.tokens = self.ids.new_empty(0)  # [n], drawn last
+        self.drawn = self.ids.new_empty(0)  # [n], how many have been drawn
+        self.prompt_lengths = task.prompt_mask.sum(-1)  # [B]
+        self.layout: RowLayout | None = None  # None after a row or a prompt has come or gone
+
+    def run(self) -> None:
+        """Sample all rows."""
+        while self.next_row < self.num_rows or self.rows:
+            self._admit()
+            if self.rows:
+                self._step()
+
+    def _admit(self) -> None:
+        """Start waiting rows once slots for a group, or for all that wait, are free."""
+        free = self.task.slots - len(self.rows)
+        waiting = self.num_rows - self.next_row
+        if not waiting or free < min(self.task.group_size, self.task.slots, waiting):
+            return
+        new_rows: list[int] = []
+        new_prompts: list[int] = []
+        for row in range(self.next_row, self.next_row + min(free, waiting)):
+            prompt = row // self.task.group_size
+            if prompt not in self.running_prompts and prompt not in new_prompts:
+                if len(self.running_prompts) + len(new_prompts) == self.max_prompts:
+                    break
+                new_prompts.append(prompt)
+            new_rows.append(row)
+        self.next_row += len(new_rows)
+        if new_prompts:
+            self._run_prompts(new_prompts)
+        if new_rows:
+            self._start(new_rows)
+
+    def _run_prompts(self, prompts: list[int]) -> None:
+        """Run prompts, keep their keys and values, and the logits of their first tokens."""
+        ids, mask = self.task.prompt_ids[prompts], self.task.prompt_mask[prompts]
+        cache = DynamicCache()
+        output = self.policy(
+            input_ids=ids,
+            attention_mask=mask.long(),
+            position_ids=(mask.long().cumsum(-1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        for number, layer in enumerate(cache.layers):
+            assert isinstance(layer, DynamicLayer), type(layer)
+            assert layer.keys is not None and layer.values is not None  # noqa: PT018 - one fact
+            self.prompts.fill(number, len(self.running_prompts), layer.keys, layer.values)
+        self.running_prompts += prompts
+        self.first_logits.update(zip(prompts, output.logits[:, -1], strict=True))
+
+    def _start(self, rows: list[int]) -> None:
+        """Draw the first tokens of rows whose prompts have been run."""
+        prompts = [row // self.task.group_size for row in rows]
+        logits = torch.stack([self.first_logits[prompt] for prompt in prompts])
+        waiting = self.next_row // self.task.group_size
+        self.first_logits = {p: held for p, held in self.first_logits.items() if p >= waiting}
+        before = len(self.rows)
+        self.rows += rows
+        self.row_numbers = torch.tensor(self.rows, device=self.ids.device)
+        self.drawn = torch.cat([self.drawn, self.drawn.new_zeros(len(rows))])
+        self.tokens = torch.cat([self.tokens, self.tokens.new_zeros(len(rows))])
+        self.layout = None
+        self._draw(logits, slice(before, None))
+
+    def _step(self) -> None:
+        """Run the newest token of each row and draw the next."""
+        span = int(self.drawn.max())
+        prompts = self.row_numbers // self.task.group_size
+        attention = SharedPrefixAttention(
+            self.prompts, self.completions, self._layout(), self.drawn - 1, span
+        )
+        positions = self.prompt_lengths[prompts] + self.drawn - 1
+        with shared_prefix_attention(self.policy):
+            output = self.policy(
+                input_ids=self.tokens.unsqueeze(1),
+                position_ids=positions.unsqueeze(1),
+                # A finished mask of four dimensions: the model builds none of its own.
+                attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.ids.device),
+                use_cache=False,
+                **{ARGUMENT: attention},
+            )
+        base = causal_lm(self.policy)
+        layers = base.config.get_text_config().num_hidden_layers
+        if attention.calls != layers:
+            raise ValueError(
+                f"{type(base).__name__} called the shared-prefix attention {attention.calls} times "
+                f"with {layers} layers, so its attention cannot be replaced; use sampler: hf"
+            )
+        self._draw(output.logits[:, -1], slice(None))
+
+    def _draw(self, logits: Tensor, slots: slice) -> None:
+        """Draw the next tokens of some slots, and let rows that have ended go."""
+        rows, at = self.row_numbers[slots], self.drawn[slots]
+        tokens, logprobs = self.task.distribution.draw(logits, self.task.noise[rows, at])
+        self.ids[rows, at] = tokens
+        self.logprobs[rows, at] = logprobs
+        lengths = at + 1
+        self.tokens[slots], self.drawn[slots] = tokens, lengths
+        ended = self.task.endings.reached(self._tails(rows, lengths))
+        done = ended | (lengths == self.task.max_new_tokens)
+        if not bool(done.any()):
+            return
+        self.lengths[rows[done]] = lengths[done]
+        self.finished[rows[done]] = ended[done]
+        first = slots.start or 0
+        self._remove([first + slot for slot in done.nonzero().flatten().tolist()])
+
+    def _tails(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        """The last tokens of rows, right-aligned. [k, tail]."""
+        back = torch.arange(1 - self.task.endings.tail, 1, device=rows.device)
+        at = lengths.unsqueeze(1) - 1 + back
+        tails = self.ids[rows.unsqueeze(1), at.clamp(min=0)]
+        return tails.masked_fill(at < 0, NO_TOKEN)
+
+    def _remove(self, slots: list[int]) -> None:
+        """Free slots, and those of prompts none of whose rows runs or waits."""
+        order = compacted(len(self.rows), slots)
+        self.completions.move(order, int(self.drawn.max()) - 1)
+        self.rows = [self.rows[slot] for slot in order]
+        kept = torch.tensor(order, dtype=torch.long, device=self.ids.device)
+        self.row_numbers, self.tokens, self.drawn = (
+            values[kept] for values in (self.row_numbers, self.tokens, self.drawn)
+        )
+        self.layout = None
+        needed = {row // self.task.group_size for row in self.rows}
+        if self.next_row % self.task.group_size:
+            needed.add(self.next_row // self.task.group_size)
+        gone = [slot for slot, prompt in enumerate(self.running_prompts) if prompt not in needed]
+        order = compacted(len(self.running_prompts), gone)
+        self.prompts.move(order, self.prompts.length)
+        self.running_prompts = [self.running_prompts[slot] for slot in order]
+
+    def _layout(self) -> RowLayout:
+        """The layout of the rows and prompts in their slots."""
+        if self.layout is not None:
+            return self.layout
+        slots = {prompt: slot for slot, prompt in enumerate(self.running_prompts)}
+        counts = [0] * len(slots)
+        ranked = []
+        for row in self.rows:
+            slot = slots[row // self.task.group_size]
+            ranked.append((slot, counts[slot]))
+            counts[slot] += 1
+        width = max(counts)
+        places = [slot * width + rank for slot, rank in ranked]
+        mask = self.task.prompt_mask[self.running_prompts]
+        self.layout = RowLayout(
+            prompts=len(slots),
+            width=width,
+            places=torch.tensor(places, device=mask.device),
+            prompt_bias=None if bool(mask.all()) else no_entry(~mask),
+        )
+        return self.layout
