@@ -7,6 +7,7 @@ from lgrpo_lightning.rollout.sampler import Sampler
 from lgrpo_lightning.rollout.seeds import derive_seed, seeded
 from lgrpo_lightning.rollout.settings import SamplingSettings
 from lgrpo_lightning.rollout.shared_prefix import SharedPrefixSampler
+from lgrpo_lightning.rollout.token_texts import TokenTexts
 
 __all__ = [
     "Completions",
@@ -16,6 +17,7 @@ __all__ = [
     "Sampler",
     "SamplingSettings",
     "SharedPrefixSampler",
+    "TokenTexts",
     "derive_seed",
     "seeded",
 ]
