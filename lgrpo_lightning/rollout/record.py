@@ -93,6 +93,7 @@ class Rollout:
         return MicroBatch(
             rows=rows,
             groups=groups,
+            group_size=group_size,
             completion_ids=cut(self.completion_ids),
             completion_mask=cut(self.completion_mask),
             loss_mask=cut(self.loss_mask),
@@ -136,10 +137,12 @@ class MicroBatch:
     Attributes:
         rows: [M] long, their numbers over B·G.
         groups: [M] long, the prompt of each.
+        group_size: G.
     """
 
     rows: Tensor
     groups: Tensor
+    group_size: int
     completion_ids: Tensor
     completion_mask: Tensor
     loss_mask: Tensor
@@ -167,6 +170,8 @@ class MicroBatch:
             "truncated": ~self.finished,
             "lengths": self.completion_mask.sum(-1),
             "group": self.groups,
+            "group_size": self.group_size,
+            "completion_ids": self.completion_ids,
             "prompts": self.prompts,
             "completions": self.completions,
         }
