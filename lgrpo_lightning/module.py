@@ -19,7 +19,7 @@ from lgrpo_lightning.policy import Engine, PolicySettings, resolve_engine, row_l
 from lgrpo_lightning.policy_module import OnRewardError, PolicyModule
 from lgrpo_lightning.preflight import check_batch, check_steps
 from lgrpo_lightning.rewards import RewardLike
-from lgrpo_lightning.rollout import Rollout, SamplingSettings, seeded
+from lgrpo_lightning.rollout import Rollout, SamplingSettings, TokenTexts, seeded
 from lgrpo_lightning.rollout.assemble import GroupRules, alone
 from lgrpo_lightning.rollout_maker import RolloutMaker
 from lgrpo_lightning.schedule import RolloutSchedule
@@ -249,9 +249,9 @@ class LambdaGRPO(PolicyModule):
 
         Returns:
             ``loss`` and, detached, ``logprobs``, ``old_logprobs``, ``ref_logprobs`` (or None),
-            ``mask``, ``set_sizes`` [M, T]; ``advantages``, ``rewards``, ``truncated``, ``lengths``,
-            ``group`` [M]; ``reward_breakdown`` {name: [M]}; ``prompts``, ``completions``, M texts;
-            ``kl_coef``.
+            ``mask``, ``set_sizes``, ``completion_ids`` [M, T]; ``advantages``, ``rewards``,
+            ``truncated``, ``lengths``, ``group`` [M]; ``reward_breakdown`` {name: [M]};
+            ``prompts``, ``completions``, ``token_texts``, M each; ``group_size``; ``kl_coef``.
         """
         assert self._rollout is not None, "on_train_batch_start makes the rollout"
         rollout = self._rollout
@@ -297,6 +297,7 @@ class LambdaGRPO(PolicyModule):
             "logprobs": logprobs.detach(),
             "old_logprobs": old,
             "kl_coef": self.loss.kl_coef,
+            "token_texts": TokenTexts(micro.completion_ids, micro.completion_mask, self.tokenizer),
             **micro.observables(),
         }
 
