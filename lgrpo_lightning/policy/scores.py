@@ -117,6 +117,7 @@ class _ChunkedHead:
         self.transform = transform
         self.hidden: Tensor | None = None
         self.scores: TokenScores | None = None
+        self.passed: Tensor | None = None
         self.expected: Tensor | None = None
         self.logits: Tensor | None = None
 
@@ -150,7 +151,7 @@ class _ChunkedHead:
         self.hidden = hidden.flatten(0, -2).index_select(0, self.request.take)
         return (hidden.flatten(0, -2)[-1:].unsqueeze(0),)
 
-    def _after_head(self, head: nn.Linear, args: tuple[Any, ...], output: Tensor) -> None:
+    def _after_head(self, head: nn.Linear, args: tuple[Any, ...], output: Tensor) -> Tensor:
         assert self.hidden is not None
         request = self.request
         with torch.no_grad():
@@ -174,13 +175,37 @@ class _ChunkedHead:
             )
         )
         self.hidden = None
+        # The output has a graph of its own, without weights: nothing but the order is of interest.
+        self.passed = output.detach() + torch.zeros((), device=output.device, requires_grad=True)
+        return self.passed
 
     def _after_model(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> dict[str, Any]:  # noqa: ANN401
         assert self.scores is not None
         self.logits = output.logits.detach()
+        logprobs: Tensor = _GatherFirst.apply(self.scores.logprobs, self.passed)  # type: ignore[no-untyped-call]
+        self.scores = TokenScores(logprobs, self.scores.entropy)
         # What wrappers hook to the outputs (such as gathering weights for backward) must find the
         # scores there, with their graph.
         return {"logprobs": self.scores.logprobs, "entropy": self.scores.entropy}
+
+
+class _GatherFirst(torch.autograd.Function):
+    """The log-probs, with the head's output as a second input of no effect.
+
+    A head that is sharded by itself is gathered again for backward when a gradient reaches its
+    output. Autograd runs what was recorded last first, so that the output, recorded after the
+    log-probs, comes before their backward pass needs the weights.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logprobs: Tensor, passed: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(passed)
+        return logprobs.view_as(logprobs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        (passed,) = ctx.saved_tensors
+        return gradient, torch.zeros_like(passed)
 
 
 def _plain_scores(

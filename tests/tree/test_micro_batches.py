@@ -1,5 +1,7 @@
 """Cutting rollouts into balanced micro-batches."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -26,7 +28,7 @@ def test_every_completion_once_in_equal_parts(groups, size, seed, data):
     for part in parts:
         numbers = (part // size).tolist()
         assert len({*numbers}) == 1 + sum(
-            a != b for a, b in zip(numbers, numbers[1:], strict=False)
+            a != b for a, b in itertools.pairwise(numbers)
         )
 
 
