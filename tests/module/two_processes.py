@@ -1,0 +1,79 @@
+"""Run by test_two_processes.py in an interpreter of its own: two processes share a rollout."""
+
+import multiprocessing
+import os
+import socket
+import sys
+from pathlib import Path
+
+import torch
+
+from lgrpo_lightning.objective import LambdaGRPOLoss
+from tests.module.fixed import FixedRollouts
+from tests.module.runs import Recorder, make_data, make_module, make_trainer
+
+CASES = {
+    "group-token-mean": {},
+    "token-mean": {"aggregation": "token-mean"},
+    "seq-mean-token-mean": {"aggregation": "seq-mean-token-mean"},
+    "seq-mean-token-sum-norm": {"aggregation": "seq-mean-token-sum-norm"},
+    "batch advantages": {"advantage_scale": "batch"},
+    "plain token-mean": {
+        "loss": LambdaGRPOLoss(process_set_scaling=False, kl_coef=0.3),
+        "aggregation": "token-mean",
+    },
+}
+
+
+def gradients(folder, model, processes, size):
+    """{case: gradients of two iterations} over a rollout of 4 prompts × 4, and the figures."""
+    found = {}
+    for case, options in CASES.items():
+        recorder = Recorder()
+        trainer = make_trainer(
+            folder,
+            callbacks=[recorder],
+            devices=processes,
+            strategy="auto" if processes == 1 else "ddp",
+            precision="64-true",
+            max_steps=2,
+            accumulate_grad_batches=16 // processes // size,
+        )
+        module = make_module(
+            model,
+            kind=FixedRollouts,
+            group_size=4,
+            micro_batch_size=size,
+            num_iterations=2,
+            optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.3),
+            **{"loss": LambdaGRPOLoss(kl_coef=0.3), **options},
+        )
+        trainer.fit(module, datamodule=make_data(prompts_per_rollout=4 // processes))
+        figures = {
+            name: float(value)
+            for name, value in trainer.logged_metrics.items()
+            if name != "train/tokens_per_second"
+        }
+        found[case] = (torch.stack(recorder.gradients), figures)
+    return found
+
+
+def rank(folder, model, number):
+    """What one process does; Lightning takes the variables for a launcher's."""
+    os.environ["LOCAL_RANK"] = str(number)
+    torch.save(gradients(folder, model, 2, 2), folder / f"rank-{number}.pt")
+
+
+if __name__ == "__main__":
+    folder, model = Path(sys.argv[1]), sys.argv[2]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    # Forked, so that the libraries are imported once.
+    fork = multiprocessing.get_context("fork")
+    ranks = [fork.Process(target=rank, args=(folder, model, number)) for number in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+    sys.exit(max(abs(process.exitcode) for process in ranks))
