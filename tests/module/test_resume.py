@@ -1,7 +1,6 @@
 """A resumed run equals an uninterrupted one, to the bit."""
 
 import csv
-import logging
 
 import pytest
 import torch
