@@ -26,8 +26,6 @@ MODULE_PARTS = {
     "schedule",
     "step_log",
 }
-# What cli.py is made of.
-CLI_PARTS = {"run_folder", "run_summary"}
 
 # Room → the other rooms it may import.
 ROOMS: dict[str, set[str]] = {
@@ -40,8 +38,7 @@ ROOMS: dict[str, set[str]] = {
     "data": PURE,
     **dict.fromkeys(sorted(MODULE_PARTS), PURE | LIBRARY_ROOMS | MODULE_PARTS),
     "module": PURE | LIBRARY_ROOMS | MODULE_PARTS,
-    **{part: set() for part in sorted(CLI_PARTS)},
-    "cli": PURE | LIBRARY_ROOMS | {"module"} | CLI_PARTS,
+    "cli": PURE | LIBRARY_ROOMS | {"module"},
     "__main__": {"cli"},
 }
 
@@ -55,8 +52,7 @@ LIBRARIES: dict[str, set[str]] = {
     "rollout": {"torch", "transformers", "vllm"},
     "data": {"torch", "datasets", "lightning", "transformers", "numpy", "pyarrow", "jinja2"},
     **{part: {"torch", "lightning", "transformers"} for part in [*MODULE_PARTS, "module"]},
-    **{part: {"lightning", "lgrpo_callbacks"} for part in CLI_PARTS},
-    "cli": {"torch", "lightning", "transformers", "jsonargparse", "yaml", "lgrpo_callbacks"},
+    "cli": {"torch", "lightning", "transformers", "lgrpo_callbacks"},
     "__main__": set(),
 }
 CALLBACK_LIBRARIES = {"torch", "torchmetrics", "lightning"}

@@ -1,0 +1,44 @@
+"""Looking into a checkpoint before a run starts from it."""
+
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# What a Lightning checkpoint of a module with hyperparameters holds.
+_KEYS = {"pytorch-lightning_version", "global_step", "hyper_parameters"}
+
+
+def read_checkpoint(path: Path, weights_only: bool) -> dict[str, Any]:
+    """The content of a checkpoint, tensors left on the disk until they are used.
+
+    Args:
+        path: a file, or the folder of a sharded checkpoint, of which all but weights is read.
+        weights_only: refuse everything but plain data.
+
+    Raises:
+        ValueError: if there is none, it is broken, is none of Lightning's, or could run code.
+    """
+    file = path / "meta.pt" if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(
+            f"--ckpt_path {path}: there is no such checkpoint; give the path of one, or last for "
+            "the newest of the runs of this name"
+        )
+    if not zipfile.is_zipfile(file):  # what torch.save has written since 1.6
+        raise ValueError(f"--ckpt_path {path}: this is no checkpoint, or a broken one")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=weights_only, mmap=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"(?:GLOBAL|operand|instruction) \S+", str(error))
+        raise ValueError(
+            f"--ckpt_path {path}: refused, and nothing of it was run: it holds more than plain "
+            f"data ({found[0] if found else 'of an unknown kind'}), which could run code. "
+            "Only if you trust whoever made it: --weights_only false"
+        ) from error
+    if not isinstance(content, dict) or not content.keys() >= _KEYS:
+        raise ValueError(f"--ckpt_path {path}: this is no checkpoint of a run")
+    return content

@@ -1,0 +1,56 @@
+"""What is kept of a run that ends early, and how to go on with it."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from lgrpo_lightning.cli.run_folder import CHECKPOINTS, newest_checkpoint, shown_path
+
+
+class SaveBeforeEnd(Callback):
+    """Has ModelCheckpoint save once more when a run ends early.
+
+    Only where all processes come to it together: saving is a collective, and an error of one
+    process would leave it waiting for the others. SIGTERM is noticed by all after the same step.
+    """
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Decide; the checkpoint callbacks come after this one."""
+        together = trainer.world_size == 1 or isinstance(exception, SIGTERMException)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint):
+                callback.save_on_exception = together
+
+
+def farewell(folder: Path, trainer: Trainer, arguments: Sequence[str]) -> str:
+    """Where the last checkpoint is and how to go on.
+
+    Args:
+        folder: the run's.
+        trainer: its trainer.
+        arguments: the command line after ``lgrpo``.
+    """
+    ended = f"ended early, after optimizer step {trainer.global_step}"
+    saved = newest_checkpoint((folder / CHECKPOINTS).glob("*.ckpt"))
+    if saved is None:
+        return f"{ended}; no checkpoint was saved. Run folder: {folder}"
+    command = shlex.join(["lgrpo", *_without_checkpoint(arguments), "--ckpt_path", "last"])
+    return f"{ended}\n\nlast checkpoint: {shown_path(saved)}\n\ngo on with:\n  {command}"
+
+
+def _without_checkpoint(arguments: Sequence[str]) -> list[str]:
+    """The command line without ``--ckpt_path PATH`` or ``--ckpt_path=PATH``."""
+    kept = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--ckpt_path":
+            next(rest, None)
+        elif not argument.startswith("--ckpt_path="):
+            kept.append(argument)
+    return kept

@@ -1,0 +1,72 @@
+"""The options of a run as a whole, beside those of trainer, model and data."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities import rank_zero_info
+
+from lgrpo_lightning.cli.run_folder import last_checkpoint, requeued_checkpoint, shown_path
+
+
+def add_options(parser: LightningArgumentParser) -> None:
+    """Add them to the parser of a command."""
+    parser.add_argument(
+        "--runs", type=str, default="runs", help="Folder that holds the folders of all runs."
+    )
+    parser.add_argument(
+        "--name",
+        type=str | None,
+        default=None,
+        help="Name of the experiment; by default that of the first config file.",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int | None,
+        default=None,
+        help="CPU threads of torch per process; by default torch's own choice.",
+    )
+    parser.add_argument(
+        "--ckpt_path",
+        type=str | None,
+        default=None,
+        help="Checkpoint to start from: a path, or 'last' for the newest of the runs of this name. "
+        "Where its options differ from those given, the given ones hold. By default the policy as "
+        "model.policy.path has it.",
+    )
+    parser.add_argument(
+        "--weights_only",
+        type=bool,
+        default=True,
+        help="Load plain data only. With false, loading a checkpoint can run any code that it "
+        "holds: only for files you trust.",
+    )
+
+
+def experiment(options: Any) -> str:  # noqa: ANN401 - jsonargparse's Namespace
+    """The experiment's name: as given, or that of the first config file."""
+    if options.name:
+        return str(options.name)
+    configs = options.config or []
+    return Path(str(configs[0])).stem if configs else "run"
+
+
+def checkpoint_to_load(options: Any, command: str) -> str | None:  # noqa: ANN401
+    """The checkpoint to start from: as given, "last" found, or that of a requeued SLURM job.
+
+    Raises:
+        ValueError: if there is no last one.
+    """
+    root, name = Path(options.runs), experiment(options)
+    if options.ckpt_path == "last":
+        found = last_checkpoint(root, name)
+    elif options.ckpt_path is None and command == "fit":
+        requeued = requeued_checkpoint(root, name, os.environ)
+        if requeued is None:
+            return None
+        found = requeued
+    else:
+        return None if options.ckpt_path is None else str(options.ckpt_path)
+    rank_zero_info(f"starting from {shown_path(found.absolute())}")
+    return str(found)

@@ -1,0 +1,91 @@
+"""The parser of the command line; a mistake is answered in one line that says what to write."""
+
+import difflib
+import importlib
+import inspect
+import re
+from typing import NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+
+class RunParser(LightningArgumentParser):
+    """LightningArgumentParser that answers mistakes shortly, without the list of all options."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End the process with exit code 2 and one line about the mistake."""
+        if not self.exit_on_error:  # this parser works for another, which will say more
+            super().error(message, ex)
+        parser = getattr(ex, "subcommand_parser", None) or self
+        options = [action.dest for action in parser._actions]
+        program = parser.prog.replace(" [options]", "")
+        self.exit(2, f"lgrpo: {explain(message, options, program)}\n")
+
+
+def explain(message: str, options: list[str], program: str) -> str:
+    """What jsonargparse says about a mistake, as one line with a suggestion.
+
+    Args:
+        message: jsonargparse's, of one line or several.
+        options: names of all options, with dots.
+        program: such as "lgrpo fit", whose ``--help`` lists them.
+    """
+    missing = re.search(r"the following arguments are required: (.+)", message)
+    if missing:
+        names = re.sub(r"\b(?:fit|validate|test|predict)\.", "", missing[1])
+        return f"{names} must be given; start from a config: -c configs/quickstart.yaml"
+    unknown = re.search(
+        r"unrecognized arguments: --?([^\s=]+)|does not accept option '([^']+)'"
+        r"|[Kk]ey '([^']+)' is not expected",
+        message,
+    )
+    if unknown:
+        name = next(group for group in unknown.groups() if group)
+        hint = _nearest(name, options) or f"; {program} --help lists the options"
+        return f"there is no option {name!r}{hint}"
+    key = re.match(r'Parser key "([^"]+)":\s*', message)
+    text = message[key.end() :] if key else message
+    line = _in_words(_relevant(text) + _suggestion(text))
+    return f"{key[1]}: {line}" if key else line
+
+
+def _relevant(text: str) -> str:
+    """Of an error that lists all types a value might have had, what is not about none at all."""
+    if "Errors:" not in text:
+        return text
+    listed, _, given = text.partition("Errors:")[2].partition("Given value type:")
+    errors = [" ".join(entry.split()) for entry in re.split(r"\n\s*- ", listed) if entry.strip()]
+    telling = [entry for entry in errors if entry.startswith("Problem with")]
+    expected = [entry for entry in errors if entry.startswith("Expected a") and "None" not in entry]
+    value = given.partition("Given value:")[2].strip()
+    return "; ".join(telling[:1] or expected or errors) + ("" if telling else f". Got {value}")
+
+
+def _suggestion(text: str) -> str:
+    """The nearest name where a class, or an argument of a class, is not known."""
+    attribute = re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text)
+    if attribute:
+        return _nearest(attribute[2], dir(importlib.import_module(attribute[1])))
+    path = re.search(r"class_path[= ]'([\w.]+)'", text)
+    option = re.search(r"Option '(\w+)' is not accepted", text)
+    if path and option:
+        module, _, name = path[1].rpartition(".")
+        found = getattr(importlib.import_module(module), name)
+        return _nearest(option[1], list(inspect.signature(found).parameters))
+    if re.search(r"No module named", text):
+        return "; is its file in the working directory, or its package installed?"
+    return ""
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _in_words(text: str) -> str:
+    """One line, without Python's way to print types."""
+    line = " ".join(text.split())
+    line = re.sub(r"<class '([\w.]+)'>", r"\1", line)
+    line = re.sub(r"typing\.Literal(\[[^]]*\])", r"one of \1", line)
+    line = line.replace("Expected a ", "expected ").replace("one of one of", "one of")
+    return line.replace(". Got value:", ", got").replace(". Got ", ", got ")

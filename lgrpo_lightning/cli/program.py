@@ -1,0 +1,68 @@
+"""The program ``lgrpo``: runs the command line and turns failures into exit codes.
+
+A mistake of the user's is reported in one line, without a traceback, and exits with 1 (2 where the
+command line or a config file cannot be parsed). Ctrl-C exits with 130, SIGTERM with 143.
+"""
+
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+import lgrpo_callbacks
+from lgrpo_lightning.cli.command import ConfigError, LambdaCLI
+from lgrpo_lightning.cli.noise import without_noise
+from lgrpo_lightning.cli.run_folder import is_first_process
+from lgrpo_lightning.rewards.runner import RewardError
+
+_HOMES = [Path(__file__).parents[1], Path(lgrpo_callbacks.__file__).parent]
+_OUT_OF_MEMORY = (
+    "lgrpo: out of memory. Lower model.micro_batch_size (training) or model.sampler_batch_size "
+    "(sampling), or set model.policy.gradient_checkpointing to true"
+)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        args: what follows ``lgrpo``; None for that of this process.
+    """
+    logging.basicConfig(format="%(message)s")
+    # What all processes would say alike is said once.
+    level = logging.INFO if is_first_process(os.environ) else logging.WARNING
+    logging.getLogger("lgrpo_lightning").setLevel(level)
+    # A console script does not find modules in the working directory, where users keep theirs.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        with without_noise():
+            LambdaCLI(args=args)
+    except (ConfigError, MisconfigurationException, RewardError) as error:
+        _fail(error)
+    except ValueError as error:
+        if not _is_ours(error):
+            raise
+        _fail(error)
+    except torch.OutOfMemoryError as error:
+        error.add_note(_OUT_OF_MEMORY)
+        raise
+
+
+def _is_ours(error: ValueError) -> bool:
+    """Whether this project raised the error, so that its message says what to do."""
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    return any(raised_in.is_relative_to(home) for home in _HOMES)
+
+
+def _fail(error: Exception) -> NoReturn:
+    """End the process with the error's message."""
+    rank = rank_zero_only.rank  # type: ignore[attr-defined]  # Lightning sets it
+    print(f"lgrpo{f', process {rank}' if rank else ''}: {error}", file=sys.stderr)
+    sys.exit(1)

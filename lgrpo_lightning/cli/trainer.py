@@ -1,0 +1,36 @@
+"""Lightning's Trainer, with one folder for all that a run writes."""
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+
+class RunTrainer(Trainer):
+    """Lightning's trainer, with one folder for all that a run writes.
+
+    Its ``log_dir`` is its ``default_root_dir``, whatever the loggers are. Lightning's own follows
+    the first logger, so that config, completions and evaluations would lie in another place for
+    each kind of logger. The docstrings of its methods are what ``--help`` says of the commands.
+    """
+
+    @property
+    def log_dir(self) -> str:
+        """The run's folder, that of the first process. A collective."""
+        folder: str = self.strategy.broadcast(self.default_root_dir)
+        return folder
+
+    def fit(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Trainer.fit's
+        """Train a policy, and evaluate it on the way."""
+        super().fit(*args, **kwargs)
+
+    def validate(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Evaluate a policy on the evaluation prompts."""
+        return super().validate(*args, **kwargs)
+
+    def test(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Evaluate a policy like validate, with figures called test/… for eval/…."""
+        return super().test(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Write completions of the evaluation prompts and their rewards."""
+        return super().predict(*args, **kwargs)
