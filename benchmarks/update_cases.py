@@ -97,8 +97,10 @@ def contender(name: str, model: LlamaForCausalLM, group: Group) -> Update:
 def engine(name: Any) -> Callable[..., Tensor]:  # noqa: ANN401 - the name of an engine
     """Log-probs by one of the package's engines."""
 
-    def logprobs(model: nn.Module, *batch: Tensor) -> Tensor:
-        return completion_logprobs(model, *batch, engine=name)
+    def logprobs(
+        model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor, ids: Tensor, mask: Tensor
+    ) -> Tensor:
+        return completion_logprobs(model, prompt_ids, prompt_mask, ids, mask, engine=name)
 
     return logprobs
 
@@ -140,14 +142,15 @@ def own_update(
             set_sizes=tree.set_sizes[0],
             denominators=mask.sum().expand(ids.shape[1]).float(),
         )
-        loss(inputs).loss.backward()
+        loss(inputs).loss.backward()  # type: ignore[no-untyped-call]
 
     return update
 
 
 def trl_update(model: LlamaForCausalLM, batch: tuple[Tensor, ...]) -> Update:
     """What TRL's GRPOTrainer computes for the same tokens, with its defaults."""
-    from trl import GRPOConfig, GRPOTrainer
+    from trl.trainer.grpo_config import GRPOConfig
+    from trl.trainer.grpo_trainer import GRPOTrainer
 
     prompt_ids, prompt_mask, ids, mask = batch
     size = ids.shape[1]
@@ -155,7 +158,7 @@ def trl_update(model: LlamaForCausalLM, batch: tuple[Tensor, ...]) -> Update:
     on_cpu = model.device.type == "cpu"
     trainer = GRPOTrainer(
         model=model,
-        reward_funcs=lambda completions, **_: [0.0] * len(completions),
+        reward_funcs=no_reward,
         args=GRPOConfig(
             output_dir=folder,
             per_device_train_batch_size=size,
@@ -186,10 +189,15 @@ def trl_update(model: LlamaForCausalLM, batch: tuple[Tensor, ...]) -> Update:
     return update
 
 
+def no_reward(completions: list[str], **columns: Any) -> list[float | None]:  # noqa: ANN401
+    """A reward that TRL can hold; nothing is scored here."""
+    return [0.0 for _ in completions]
+
+
 def word_tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer that TRL can hold; nothing is tokenized here."""
     words = {"<pad>": 0, "<s>": 1, "</s>": 2, "a": 3}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="a"))
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
     )
