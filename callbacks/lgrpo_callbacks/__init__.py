@@ -8,6 +8,7 @@ torchmetrics and lightning are imported.
 from lgrpo_callbacks.completion_logger import CompletionLogger
 from lgrpo_callbacks.jsonl import read_jsonl
 from lgrpo_callbacks.kl_tracker import KLTracker
+from lgrpo_callbacks.process_tree_monitor import ProcessTreeMonitor
 from lgrpo_callbacks.reward_evaluator import RewardEvaluator
 
-__all__ = ["CompletionLogger", "KLTracker", "RewardEvaluator", "read_jsonl"]
+__all__ = ["CompletionLogger", "KLTracker", "ProcessTreeMonitor", "RewardEvaluator", "read_jsonl"]

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
 from torch.utils.data import DataLoader
 
 TOKENS = 8
@@ -93,6 +94,34 @@ class BoringPolicy(LightningModule):
         return DataLoader(shares[self.trainer.global_rank], batch_size=self.batch_size)
 
     test_dataloader = val_dataloader
+
+
+class FakeWandbLogger(WandbLogger):
+    """Stands in for W&B, which need not be installed."""
+
+    save_dir = None
+    experiment = None
+
+    def __init__(self):
+        self.tables, self.images = [], []
+
+    def log_table(self, key, columns=None, data=None, dataframe=None, step=None):
+        self.tables.append((key, columns, data, step))
+
+    def log_image(self, key, images, step=None, **kwargs):
+        self.images.append((key, images, step))
+
+    def log_metrics(self, metrics, step=None):
+        pass
+
+    def log_hyperparams(self, params):
+        pass
+
+    def save(self):
+        pass
+
+    def finalize(self, status):
+        pass
 
 
 def make_trainer(folder, *callbacks, **options):

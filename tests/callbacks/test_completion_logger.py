@@ -2,37 +2,12 @@ import shutil
 
 import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lgrpo_callbacks import CompletionLogger, read_jsonl
 from lgrpo_callbacks.tables import format_markdown, format_table, shorten
-from tests.callbacks.boring import BoringPolicy, make_trainer
-
-
-class FakeWandbLogger(WandbLogger):
-    """Stands in for W&B, which need not be installed."""
-
-    save_dir = None
-    experiment = None
-
-    def __init__(self):
-        self.tables = []
-
-    def log_table(self, key, columns=None, data=None, dataframe=None, step=None):
-        self.tables.append((key, columns, data, step))
-
-    def log_metrics(self, metrics, step=None):
-        pass
-
-    def log_hyperparams(self, params):
-        pass
-
-    def save(self):
-        pass
-
-    def finalize(self, status):
-        pass
+from tests.callbacks.boring import BoringPolicy, FakeWandbLogger, make_trainer
 
 
 def history(folder, rank=0):

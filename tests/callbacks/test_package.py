@@ -18,6 +18,8 @@ WITH_EXAMPLES = [
     "lgrpo_callbacks.kl_tracker",
     "lgrpo_callbacks.metrics.masked_means",
     "lgrpo_callbacks.metrics.pass_at_k",
+    "lgrpo_callbacks.metrics.process_tree",
+    "lgrpo_callbacks.process_tree_monitor",
     "lgrpo_callbacks.reward_evaluator",
 ]
 
@@ -41,11 +43,12 @@ def hide(name):
 importlib.metadata.Distribution.from_name = hide
 sys.meta_path.insert(0, Missing())
 
-from tests.callbacks.boring import BoringPolicy, make_trainer
-from lgrpo_callbacks import CompletionLogger, KLTracker, RewardEvaluator
+from tests.callbacks.boring import make_trainer
+from tests.callbacks.trees import TreePolicy
+from lgrpo_callbacks import CompletionLogger, KLTracker, ProcessTreeMonitor, RewardEvaluator
 
-callbacks = [KLTracker(), RewardEvaluator(), CompletionLogger()]
-make_trainer(sys.argv[1], *callbacks, limit_val_batches=1.0).fit(BoringPolicy())
+callbacks = [KLTracker(), RewardEvaluator(), CompletionLogger(), ProcessTreeMonitor(4)]
+make_trainer(sys.argv[1], *callbacks, limit_val_batches=1.0).fit(TreePolicy())
 assert not {"lgrpo_lightning", "transformers"} & set(sys.modules)
 """
 

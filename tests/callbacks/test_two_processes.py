@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lgrpo_callbacks import read_jsonl
+from tests.callbacks.trees import TreePolicy, tree_figures
 from tests.callbacks.two_processes import main
 
 SCRIPT = Path(__file__).parent / "two_processes.py"
@@ -55,6 +56,20 @@ def test_kl_of_every_optimizer_step_is_that_of_one_process(runs):
         for step, values in runs["one"]["steps"].items():
             assert rank["steps"][step] == pytest.approx(values, rel=1e-4, abs=1e-6)
     assert runs["two"][0]["steps"] == runs["two"][1]["steps"]
+
+
+def test_trees_of_every_optimizer_step_are_those_of_one_process(runs):
+    # Steps of 12 rows end in the middle of groups, which are whole a step later.
+    last = {name: value for name, value in runs["one"]["steps"]["3"].items() if "tree" in name}
+    module = TreePolicy(rows=36)
+    assert last == pytest.approx(tree_figures(module, range(24, 36), [6, 7]), rel=1e-5)
+    by_group = {}
+    for folder, rank in (("one", 0), ("two", 0), ("two", 1)):
+        path = runs["folder"] / folder / "run" / "trees" / f"rank-{rank}.jsonl"
+        for tree in read_jsonl(path):
+            by_group.setdefault(tree["group"], []).append(tree)
+    assert sorted(by_group) == [2, 3, 4, 5]  # step 2
+    assert all(one == two for one, two in by_group.values())
 
 
 def test_the_coefficient_is_steered_alike_on_all_ranks(runs):

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Callback
 
-from lgrpo_callbacks import CompletionLogger, KLTracker, RewardEvaluator
+from lgrpo_callbacks import CompletionLogger, KLTracker, ProcessTreeMonitor, RewardEvaluator
 from lgrpo_callbacks.metrics import MaskedMeans, PassAtK
-from tests.callbacks.boring import BoringPolicy, make_trainer
+from tests.callbacks.boring import make_trainer
+from tests.callbacks.trees import TreePolicy
 
 ROWS_PER_STEP = 12
 
@@ -53,7 +54,7 @@ def fit(folder, processes, *callbacks, module, **options):
 
 
 def make_module(processes, **options):
-    return BoringPolicy(rows=36, problems=7, batch_size=ROWS_PER_STEP // 3 // processes, **options)
+    return TreePolicy(rows=36, problems=7, batch_size=ROWS_PER_STEP // 3 // processes, **options)
 
 
 def main(folder, processes):
@@ -66,6 +67,7 @@ def main(folder, processes):
         tracker,
         evaluator,
         CompletionLogger(),
+        ProcessTreeMonitor(every_n_steps=2, picture=False),
         recorder,
         module=module,
         limit_val_batches=1.0,

@@ -4,12 +4,20 @@ from lgrpo_callbacks.metrics.bootstrap import bootstrap_interval
 from lgrpo_callbacks.metrics.kl import kl_estimates
 from lgrpo_callbacks.metrics.masked_means import MaskedMeans, MeansAndWeights
 from lgrpo_callbacks.metrics.pass_at_k import PassAtK, pass_at_k
+from lgrpo_callbacks.metrics.process_tree import (
+    advantage_weights,
+    intermediate_proportion,
+    path_depth,
+)
 
 __all__ = [
     "MaskedMeans",
     "MeansAndWeights",
     "PassAtK",
+    "advantage_weights",
     "bootstrap_interval",
+    "intermediate_proportion",
     "kl_estimates",
     "pass_at_k",
+    "path_depth",
 ]
