@@ -33,6 +33,7 @@ INSTALL_REQUIRES = [
     "tensorboard",  # the default logger
 ]
 
+PLOTS = ["matplotlib>=3.8"]  # ProcessTreeMonitor draws trees; without it only their data is written
 LORA = ["peft>=0.15"]  # low-rank adapters; the reference is then the adapter switched off
 TEST = [
     "pytest>=8",
@@ -41,9 +42,11 @@ TEST = [
     "setuptools>=77",  # the wheel that the packaging test builds
     "trl",  # the reference implementation that the plain GRPO losses are compared with
     *LORA,
+    *PLOTS,
 ]
 EXTRAS_REQUIRE = {
     "lora": LORA,
+    "plots": PLOTS,
     "vllm": ["vllm"],  # a faster sampler
     "wandb": ["wandb"],  # logging to Weights & Biases
     "test": TEST,
@@ -53,7 +56,6 @@ EXTRAS_REQUIRE = {
         "mypy",  # type checker, strict
         "types-PyYAML",  # PyYAML's types
         "pre-commit",  # runs ruff and mypy before each commit
-        "matplotlib",  # the pictures in README and docs
     ],
 }
 

@@ -55,7 +55,8 @@ LIBRARIES: dict[str, set[str]] = {
     "cli": {"torch", "lightning", "transformers", "lgrpo_callbacks"},
     "__main__": set(),
 }
-CALLBACK_LIBRARIES = {"torch", "torchmetrics", "lightning"}
+# matplotlib is optional there and imported only in the functions that draw.
+CALLBACK_LIBRARIES = {"torch", "torchmetrics", "lightning", "matplotlib"}
 
 
 def room_files(room: str) -> list[Path]:
