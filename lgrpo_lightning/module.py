@@ -149,14 +149,14 @@ class LambdaGRPO(PolicyModule):
 
     def prompt_sets(
         self, data: PromptGroupDataModule, stage: str
-    ) -> list[tuple[PromptSet, SamplingSettings]]:
-        """The prompts of a stage and how completions of them are drawn."""
+    ) -> dict[str, tuple[PromptSet, SamplingSettings]]:
+        """The prompts of a stage and how completions of them are drawn, by the settings' name."""
         sets = super().prompt_sets(data, stage)
         if stage != "fit" or data.train_set is None:
             return sets
         resolve_engine(self.policy_settings.load_config(), self.wanted_engine)
         log.info(self.schedule(data.prompts_per_rollout).describe())
-        return [(data.train_set, self.sampling), *sets]
+        return {"sampling": (data.train_set, self.sampling), **sets}
 
     def configure_model(self) -> None:
         """Load policy and reference, and settle how log-probs are computed."""

@@ -86,15 +86,15 @@ class PolicyModule(LightningModule):
         if not isinstance(data, PromptGroupDataModule):
             return
         config = self.policy_settings.load_config()
-        for prompts, settings in self.prompt_sets(data, stage):
-            check_prompts(prompts, self.encoder, config, settings.max_new_tokens)
+        for name, (prompts, settings) in self.prompt_sets(data, stage).items():
+            check_prompts(prompts, self.encoder, config, settings.max_new_tokens, name)
             check_rewards(prompts, self.runner)
 
     def prompt_sets(
         self, data: PromptGroupDataModule, stage: str
-    ) -> list[tuple[PromptSet, SamplingSettings]]:
-        """The prompts of a stage and how completions of them are drawn."""
-        return [] if data.eval_set is None else [(data.eval_set, self.evaluation)]
+    ) -> dict[str, tuple[PromptSet, SamplingSettings]]:
+        """The prompts of a stage and how completions of them are drawn, by the settings' name."""
+        return {} if data.eval_set is None else {"evaluation": (data.eval_set, self.evaluation)}
 
     def configure_model(self) -> None:
         """Load the policy and, where one is needed, the reference; a second call does nothing."""

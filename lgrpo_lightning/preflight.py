@@ -8,9 +8,20 @@ from lgrpo_lightning.schedule import RolloutSchedule
 
 
 def check_prompts(
-    prompts: PromptSet, encoder: PromptEncoder, config: PretrainedConfig, max_new_tokens: int
+    prompts: PromptSet,
+    encoder: PromptEncoder,
+    config: PretrainedConfig,
+    max_new_tokens: int,
+    settings: str,
 ) -> None:
     """Refuse prompts that leave no room for a completion in the model's context.
+
+    Args:
+        prompts: what completions are drawn for.
+        encoder: turns prompts into tokens.
+        config: the model's.
+        max_new_tokens: longest completion, tokens.
+        settings: whose ``max_new_tokens`` it is, for the message.
 
     Raises:
         ValueError: naming the longest prompt, if it and a completion exceed the context.
@@ -21,8 +32,9 @@ def check_prompts(
     if context is not None and lengths[row] + max_new_tokens > context:
         raise ValueError(
             f"row {prompts.indices[row]} of {prompts.sources[row]} has {lengths[row]} prompt "
-            f"tokens; with max_new_tokens {max_new_tokens} that exceeds the model's context of "
-            f"{context} tokens. Lower max_new_tokens or leave out long prompts"
+            f"tokens; with {settings}.max_new_tokens {max_new_tokens} that exceeds the model's "
+            f"context of {context} tokens. Lower {settings}.max_new_tokens or leave out long "
+            "prompts"
         )
 
 

@@ -148,7 +148,8 @@ class PromptGroupDataModule(LightningDataModule):
                 evaluate.
         """
         if stage != "fit" and not self.eval_sets:
-            raise ValueError(f"there are no prompts to {stage}; give eval_path or eval_sets")
+            action = TrainerFn(stage).value
+            raise ValueError(f"there are no prompts to {action}; give eval_path or eval_sets")
         before = (self._train_set, self._eval_set)
         if stage == "fit" and self._train_set is None:
             self._train_set = PromptSet.load(
