@@ -1,0 +1,7 @@
+// Builds the page.
+
+buildTop();
+buildCurves();
+buildTrees();
+buildCompletions();
+buildSettings();
