@@ -29,6 +29,7 @@ INSTALL_REQUIRES = [
     "pyarrow>=15",  # reads Parquet and tells what is wrong with a file
     "jinja2>=3.1",  # chat templates; its error says what a template refuses
     "jsonargparse[signatures]>=4.40",  # LightningCLI's parser: YAML and command line from types
+    "PyYAML",  # reads a run's settings for the report
     "math-verify[antlr4-13-2]>=0.8",  # decides whether two mathematical answers are equal
     "tensorboard",  # the default logger
 ]
@@ -38,6 +39,7 @@ LORA = ["peft>=0.15"]  # low-rank adapters; the reference is then the adapter sw
 TEST = [
     "pytest>=8",
     "pytest-timeout",  # a hanging process group must not hang the run
+    "playwright",  # drives an installed Chromium through the report
     "hypothesis",  # property tests against brute-force definitions
     "setuptools>=77",  # the wheel that the packaging test builds
     "trl",  # the reference implementation that the plain GRPO losses are compared with
@@ -70,7 +72,10 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["lgrpo_lightning*"]) + find_packages("callbacks"),
     package_dir={"lgrpo_callbacks": "callbacks/lgrpo_callbacks"},
-    package_data={"lgrpo_lightning": ["py.typed"], "lgrpo_callbacks": ["py.typed"]},
+    package_data={
+        "lgrpo_lightning": ["py.typed", "report/static/*", "report/static/vendor/*/*"],
+        "lgrpo_callbacks": ["py.typed"],
+    },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     entry_points={"console_scripts": ["lgrpo = lgrpo_lightning.cli:main"]},

@@ -38,7 +38,8 @@ ROOMS: dict[str, set[str]] = {
     "data": PURE,
     **dict.fromkeys(sorted(MODULE_PARTS), PURE | LIBRARY_ROOMS | MODULE_PARTS),
     "module": PURE | LIBRARY_ROOMS | MODULE_PARTS,
-    "cli": PURE | LIBRARY_ROOMS | {"module"},
+    "report": set(),
+    "cli": PURE | LIBRARY_ROOMS | {"module", "report"},
     "__main__": {"cli"},
 }
 
@@ -52,6 +53,7 @@ LIBRARIES: dict[str, set[str]] = {
     "rollout": {"torch", "transformers", "vllm"},
     "data": {"torch", "datasets", "lightning", "transformers", "numpy", "pyarrow", "jinja2"},
     **{part: {"torch", "lightning", "transformers"} for part in [*MODULE_PARTS, "module"]},
+    "report": {"yaml"},
     "cli": {"torch", "lightning", "transformers", "lgrpo_callbacks"},
     "__main__": set(),
 }
@@ -130,6 +132,7 @@ def test_callbacks_import_only_their_libraries():
             {"transformers", "lightning", "datasets"},
         ),
         ("lgrpo_lightning.rewards", {"torch", "transformers", "lightning", "datasets"}),
+        ("lgrpo_lightning.report", {"torch", "transformers", "lightning", "lgrpo_callbacks"}),
     ],
 )
 def test_import_stays_light(modules, unwanted, tmp_path):
