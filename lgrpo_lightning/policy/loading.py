@@ -97,7 +97,7 @@ class PolicySettings:
                 self.path, revision=self.revision, trust_remote_code=self.trust_remote_code
             )
         except OSError as error:
-            raise ValueError(_not_found(self.path, "model")) from error
+            raise ValueError(_not_found(self.path, "model", error)) from error
         return config
 
 
@@ -137,7 +137,7 @@ def load_policy(settings: PolicySettings) -> nn.Module:
             trust_remote_code=settings.trust_remote_code,
         )
     except OSError as error:
-        raise ValueError(_not_found(settings.path, "model")) from error
+        raise ValueError(_not_found(settings.path, "model", error)) from error
     if settings.disable_dropout:
         disable_dropout(model)
     policy: nn.Module = model if settings.lora is None else add_lora(model, settings.lora)
@@ -195,7 +195,7 @@ def load_tokenizer(settings: PolicySettings) -> PreTrainedTokenizerBase:
             trust_remote_code=settings.trust_remote_code,
         )
     except OSError as error:
-        raise ValueError(_not_found(settings.path, "tokenizer")) from error
+        raise ValueError(_not_found(settings.path, "tokenizer", error)) from error
     if tokenizer.eos_token_id is None:
         raise ValueError(
             f"the tokenizer of {settings.path!r} has no end-of-sequence token, so no completion "
@@ -217,8 +217,9 @@ def end_token_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[
     return sorted({int(token) for token in [tokenizer.eos_token_id, *several] if token is not None})
 
 
-def _not_found(path: str, what: str) -> str:
+def _not_found(path: str, what: str, error: OSError) -> str:
+    reason = str(error).partition("\n")[0]
     return (
-        f"no {what} could be loaded from {path!r}: it is not a local Hugging Face folder, and the "
-        "hub has no such name or cannot be reached; see the error above"
+        f"no {what} could be loaded from {path!r}, neither as a local Hugging Face folder (looked "
+        f"in {Path.cwd()}) nor from the hub: {reason}"
     )
