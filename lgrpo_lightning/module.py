@@ -19,7 +19,7 @@ from lgrpo_lightning.policy import Engine, PolicySettings, resolve_engine, row_l
 from lgrpo_lightning.policy_module import OnRewardError, PolicyModule
 from lgrpo_lightning.preflight import check_batch, check_steps
 from lgrpo_lightning.rewards import RewardLike
-from lgrpo_lightning.rollout import Rollout, SamplingSettings, TokenTexts, seeded
+from lgrpo_lightning.rollout import Rollout, SamplerName, SamplingSettings, TokenTexts, seeded
 from lgrpo_lightning.rollout.assemble import GroupRules, alone
 from lgrpo_lightning.rollout_maker import RolloutMaker
 from lgrpo_lightning.schedule import RolloutSchedule
@@ -63,6 +63,8 @@ class LambdaGRPO(PolicyModule):
         engine: ``"tree"`` runs the model on each shared token once, ``"padded"`` on every
             completion by itself, ``"auto"`` on the tree where the model is supported; the log says
             which.
+        sampler: what draws completions: ``"shared_prefix"`` runs every prompt once, ``"hf"`` is
+            transformers' ``generate``; ``"auto"`` takes the first that can serve the policy.
         sampler_batch_size: completions sampled at a time; None for the whole rollout.
         reward_time_limit: seconds a reward function may take for one rollout.
         on_reward_error: ``"raise"`` ends the run when a reward function fails, ``"skip"`` counts
@@ -90,6 +92,7 @@ class LambdaGRPO(PolicyModule):
         advantage_scale: AdvantageScale = "group",
         mask_truncated: bool = False,
         engine: Engine | Literal["auto"] = "auto",
+        sampler: SamplerName = "auto",
         sampler_batch_size: int | None = None,
         reward_time_limit: float = 60.0,
         on_reward_error: OnRewardError = "raise",
@@ -103,6 +106,7 @@ class LambdaGRPO(PolicyModule):
             evaluation,
             eval_completions,
             coerced(LambdaGRPOLoss, loss).kl_coef > 0,
+            sampler,
             sampler_batch_size,
             reward_time_limit,
             on_reward_error,

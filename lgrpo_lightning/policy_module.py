@@ -1,5 +1,6 @@
 """A causal language model in Lightning: loading, evaluation by sampling, checkpoints."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -20,7 +21,16 @@ from lgrpo_lightning.policy import (
 from lgrpo_lightning.policy.loading import end_token_ids
 from lgrpo_lightning.preflight import check_batch, check_prompts, check_rewards
 from lgrpo_lightning.rewards import RewardLike, RewardRunner
-from lgrpo_lightning.rollout import HuggingFaceSampler, SamplingSettings, derive_seed
+from lgrpo_lightning.rollout import (
+    Sampler,
+    SamplerName,
+    SamplingSettings,
+    check_sampler,
+    derive_seed,
+    make_sampler,
+)
+
+log = logging.getLogger(__name__)
 
 OnRewardError = Literal["raise", "skip"]
 
@@ -36,6 +46,8 @@ class PolicyModule(LightningModule):
         evaluation: how completions are drawn in validate, test and predict.
         eval_completions: completions per prompt there.
         needs_reference: keep what the policy was before training.
+        sampler: ``"shared_prefix"``, ``"hf"``, or ``"auto"``, see
+            :func:`~lgrpo_lightning.rollout.make_sampler`.
         sampler_batch_size: completions sampled at a time; None for all of a batch.
         reward_time_limit: seconds a reward function may take for one batch.
         on_reward_error: what a failing reward function does.
@@ -52,6 +64,7 @@ class PolicyModule(LightningModule):
         evaluation: SamplingSettings,
         eval_completions: int,
         needs_reference: bool,
+        sampler: SamplerName,
         sampler_batch_size: int | None,
         reward_time_limit: float,
         on_reward_error: OnRewardError,
@@ -61,15 +74,18 @@ class PolicyModule(LightningModule):
         self.strict_loading = False  # the reference is not in checkpoints; see load_state_dict
         if eval_completions < 1:
             raise ValueError(f"eval_completions must be at least 1, got {eval_completions}")
+        check_sampler(sampler)
         if sampler_batch_size is not None and sampler_batch_size < 1:
             raise ValueError(f"sampler_batch_size must be at least 1, got {sampler_batch_size}")
         self.policy_settings = coerced(PolicySettings, policy)
         self.evaluation = coerced(SamplingSettings, evaluation)
         self.eval_completions = eval_completions
         self.needs_reference = needs_reference
+        self.sampler_name: SamplerName = sampler
         self.sampler_batch_size = sampler_batch_size
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
         self.runner = RewardRunner(rewards, reward_time_limit, on_reward_error)
+        self._sampler: Sampler | None = None
         self.policy: nn.Module | None = None
         self.reference: Reference | None = None
 
@@ -80,6 +96,7 @@ class PolicyModule(LightningModule):
             ValueError: if prompts and completions do not fit the model, or the rewards the data.
         """
         self.tokenizer = load_tokenizer(self.policy_settings)
+        self._sampler = None  # it holds the tokenizer
         self.encoder = PromptEncoder(self.tokenizer)
         self.evaluation.allowed_ids(self.tokenizer)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -148,9 +165,16 @@ class PolicyModule(LightningModule):
 
     def collector(self) -> Collector:
         """Samples and scores with this policy's tokenizer and rewards."""
-        ends = end_token_ids(self.loaded_policy, self.tokenizer)
-        sampler = HuggingFaceSampler(self.tokenizer, ends, self.sampler_batch_size)
-        return Collector(self.tokenizer, self.encoder, sampler, self.runner)
+        if self._sampler is None:
+            self._sampler, reason = make_sampler(
+                self.sampler_name,
+                self.loaded_policy,
+                self.tokenizer,
+                end_token_ids(self.loaded_policy, self.tokenizer),
+                self.sampler_batch_size,
+            )
+            log.info("sampler %s", reason)
+        return Collector(self.tokenizer, self.encoder, self._sampler, self.runner)
 
     def place_seed(self, *place: int | str) -> int:
         """The seed of a place in the run, different on every process."""

@@ -1,5 +1,6 @@
 """Rollouts: what was sampled for a batch of prompts and all that the updates need of it."""
 
+from lgrpo_lightning.rollout.choice import SamplerName, check_sampler, make_sampler
 from lgrpo_lightning.rollout.completions import Completions
 from lgrpo_lightning.rollout.huggingface import HuggingFaceSampler
 from lgrpo_lightning.rollout.record import MicroBatch, Rollout
@@ -15,9 +16,12 @@ __all__ = [
     "MicroBatch",
     "Rollout",
     "Sampler",
+    "SamplerName",
     "SamplingSettings",
     "SharedPrefixSampler",
     "TokenTexts",
+    "check_sampler",
     "derive_seed",
+    "make_sampler",
     "seeded",
 ]

@@ -129,10 +129,12 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) ->
     scores = query.to(keys.dtype) @ keys.transpose(-1, -2)
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if bias is not None:
-        scores = scores + bias
-    normaliser = scores.logsumexp(-1, keepdim=True)
-    shares = (scores - normaliser).exp_()
-    return torch.cat([(shares.to(values.dtype) @ values).to(shares.dtype), normaliser], dim=-1)
+        scores = scores.add_(bias)
+    top = scores.amax(-1, keepdim=True)
+    shares = scores.sub_(top).exp_()
+    total = shares.sum(-1, keepdim=True)
+    attended = (shares.to(values.dtype) @ values).to(shares.dtype)
+    return torch.cat([attended / total, top + total.log()], dim=-1)
 
 
 def shared_prefix_forward(

@@ -1,0 +1,57 @@
+"""Choosing a sampler by name."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from lgrpo_lightning.rollout.huggingface import HuggingFaceSampler
+from lgrpo_lightning.rollout.sampler import Sampler
+from lgrpo_lightning.rollout.shared_prefix import SharedPrefixSampler
+from lgrpo_lightning.rollout.support import why_not_shared_prefix
+
+SamplerName = Literal["auto", "shared_prefix", "hf"]
+
+
+def check_sampler(name: str) -> None:
+    """Refuse a name that is none, before anything is loaded.
+
+    Raises:
+        ValueError: if there is no such sampler.
+    """
+    if name not in get_args(SamplerName):
+        raise ValueError(f"sampler must be one of {get_args(SamplerName)}, got {name!r}")
+
+
+def make_sampler(
+    name: SamplerName,
+    policy: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    end_tokens: Sequence[int],
+    batch_size: int | None = None,
+) -> tuple[Sampler, str]:
+    """The sampler of that name for a policy, and which it is and why, for the start of a run.
+
+    Args:
+        name: ``"shared_prefix"``, ``"hf"`` (transformers' ``generate``), or ``"auto"`` for the
+            first of them that can serve the policy.
+        policy: a causal language model of transformers, or a peft model around one.
+        tokenizer: the policy's.
+        end_tokens: ids that end a completion.
+        batch_size: completions sampled at a time; None for all of a call.
+
+    Raises:
+        ValueError: if there is no such sampler, or it cannot serve the policy.
+    """
+    check_sampler(name)
+    if name == "hf":
+        return HuggingFaceSampler(tokenizer, end_tokens, batch_size), "hf: it was asked for"
+    reason = why_not_shared_prefix(policy)
+    if reason is None:
+        sampler = SharedPrefixSampler(tokenizer, end_tokens, batch_size)
+        return sampler, "shared_prefix: every prompt is run once, ended completions not at all"
+    message = f"the shared-prefix sampler cannot run this model: {reason}"
+    if name == "shared_prefix":
+        raise ValueError(f"{message}; use sampler: hf")
+    return HuggingFaceSampler(tokenizer, end_tokens, batch_size), f"hf: {message}"
