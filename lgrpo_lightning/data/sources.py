@@ -40,10 +40,7 @@ def load_table(
     if isinstance(source, str) and is_hub_name(source):
         return Table(_load_hub(source, name, split, default))
     if name is not None:
-        raise ValueError(
-            f"name is {name!r}, which is for data sets on the hub, but {label} is local; "
-            "set name to null"
-        )
+        raise ValueError(f"name is {name!r}, but {label} is not on the hub; set name to null")
     splits = _local_splits(source) if _is_path(source) else _memory_splits(source)
     chosen = splits[choose_split(label, list(splits), split, default)]
     if isinstance(chosen, list) and all(isinstance(entry, Path) for entry in chosen):
