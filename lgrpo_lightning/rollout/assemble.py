@@ -70,6 +70,7 @@ class GroupRules:
     def apply(
         self,
         completions: Completions,
+        tree: ProcessTree,
         rewards: Tensor,
         gather: Callable[[Tensor], Tensor] = alone,
         rank: int = 0,
@@ -78,6 +79,7 @@ class GroupRules:
 
         Args:
             completions: what was sampled.
+            tree: of everything that was sampled.
             rewards: [B, G], NaN where no function applied.
             gather: gives the tensors of all W processes, [*] to [W, *].
             rank: which of them this process is.
@@ -85,6 +87,7 @@ class GroupRules:
         loss_mask = completions.mask
         if self.mask_truncated:
             loss_mask = loss_mask & completions.finished.unsqueeze(-1)
+            tree = ProcessTree.from_completions(completions.ids, loss_mask)
         advantages = group_advantages(rewards, self.advantage_scale)
         denominators = row_denominators(loss_mask, self.aggregation, self.norm_length)
         # What spans groups spans processes, over which gradients are averaged, not summed.
@@ -96,7 +99,7 @@ class GroupRules:
             denominators = tokens.expand_as(denominators)
         return GroupTerms(
             loss_mask=loss_mask,
-            tree=ProcessTree.from_completions(completions.ids, loss_mask),
+            tree=tree,
             advantages=advantages,
             denominators=denominators,
         )

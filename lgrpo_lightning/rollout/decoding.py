@@ -23,7 +23,6 @@ from lgrpo_lightning.rollout.shared_attention import (
     ARGUMENT,
     RowLayout,
     SharedPrefixAttention,
-    no_entry,
     shared_prefix_attention,
 )
 
@@ -81,6 +80,8 @@ class Decoding:
         self.first_logits: dict[int, Tensor] = {}  # prompt → [V], while rows of it wait
         self.running_prompts: list[int] = []  # in the order of their slots
         self.rows: list[int] = []  # running, in the order of their slots
+        self.starts: list[int] = []  # the step of each row's first token
+        self.step = 0
         self.next_row = 0
         self.row_numbers = self.ids.new_empty(0)  # [n], the rows as a tensor
         self.tokens = self.ids.new_empty(0)  # [n], drawn last
@@ -143,6 +144,7 @@ class Decoding:
         self.first_logits = {p: held for p, held in self.first_logits.items() if p >= waiting}
         before = len(self.rows)
         self.rows += rows
+        self.starts += [self.step] * len(rows)
         self.row_numbers = torch.tensor(self.rows, device=self.ids.device)
         self.drawn = torch.cat([self.drawn, self.drawn.new_zeros(len(rows))])
         self.tokens = torch.cat([self.tokens, self.tokens.new_zeros(len(rows))])
@@ -151,12 +153,16 @@ class Decoding:
 
     def _step(self) -> None:
         """Run the newest token of each row and draw the next."""
-        span = int(self.drawn.max())
-        prompts = self.row_numbers // self.task.group_size
+        places = self.drawn - 1
+        first, last = min(self.starts), max(self.starts)
         attention = SharedPrefixAttention(
-            self.prompts, self.completions, self._layout(), self.drawn - 1, span
+            self.prompts,
+            self.completions,
+            self._layout(),
+            self.step - first if first == last else places,
+            self.step - first + 1,
         )
-        positions = self.prompt_lengths[prompts] + self.drawn - 1
+        positions = self.prompt_lengths[self.row_numbers // self.task.group_size] + places
         with shared_prefix_attention(self.policy):
             output = self.policy(
                 input_ids=self.tokens.unsqueeze(1),
@@ -173,6 +179,7 @@ class Decoding:
                 f"{type(base).__name__} called the shared-prefix attention {attention.calls} times "
                 f"with {layers} layers, so its attention cannot be replaced; use sampler: hf"
             )
+        self.step += 1
         self._draw(output.logits[:, -1], slice(None))
 
     def _draw(self, logits: Tensor, slots: slice) -> None:
@@ -202,8 +209,9 @@ class Decoding:
     def _remove(self, slots: list[int]) -> None:
         """Free slots, and those of prompts none of whose rows runs or waits."""
         order = compacted(len(self.rows), slots)
-        self.completions.move(order, int(self.drawn.max()) - 1)
+        self.completions.move(order, self.step - min(self.starts))
         self.rows = [self.rows[slot] for slot in order]
+        self.starts = [self.starts[slot] for slot in order]
         kept = torch.tensor(order, dtype=torch.long, device=self.ids.device)
         self.row_numbers, self.tokens, self.drawn = (
             values[kept] for values in (self.row_numbers, self.tokens, self.drawn)
@@ -222,19 +230,9 @@ class Decoding:
         if self.layout is not None:
             return self.layout
         slots = {prompt: slot for slot, prompt in enumerate(self.running_prompts)}
-        counts = [0] * len(slots)
-        ranked = []
-        for row in self.rows:
-            slot = slots[row // self.task.group_size]
-            ranked.append((slot, counts[slot]))
-            counts[slot] += 1
-        width = max(counts)
-        places = [slot * width + rank for slot, rank in ranked]
-        mask = self.task.prompt_mask[self.running_prompts]
         self.layout = RowLayout(
-            prompts=len(slots),
-            width=width,
-            places=torch.tensor(places, device=mask.device),
-            prompt_bias=None if bool(mask.all()) else no_entry(~mask),
+            [slots[row // self.task.group_size] for row in self.rows],
+            len(slots),
+            ~self.task.prompt_mask[self.running_prompts],
         )
         return self.layout

@@ -33,12 +33,23 @@ class KeyValueStore:
         self.keys[layer][start : start + len(keys)] = keys
         self.values[layer][start : start + len(values)] = values
 
-    def append(self, layer: int, places: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Write one token into each of the first n slots, at ``places`` [n]: [n, K, 1, E]."""
+    def append(self, layer: int, places: Tensor | int, keys: Tensor, values: Tensor) -> None:
+        """Write one token into each of the first n slots: [n, K, 1, E] and [n, K, 1, E'].
+
+        Args:
+            layer: which layer.
+            places: [n] long, where in each slot; a number where all are the same, which is faster.
+            keys: of the tokens.
+            values: of the tokens.
+        """
         self._ensure(layer, keys, values)
-        slots = torch.arange(len(places), device=places.device)
-        self.keys[layer][slots, :, places] = keys[:, :, 0].to(self.keys[layer].dtype)
-        self.values[layer][slots, :, places] = values[:, :, 0].to(self.values[layer].dtype)
+        rows = len(keys)
+        for stored, states in ((self.keys[layer], keys), (self.values[layer], values)):
+            if isinstance(places, int):
+                stored[:rows, :, places] = states[:, :, 0]
+            else:
+                slots = torch.arange(rows, device=places.device)
+                stored[slots, :, places] = states[:, :, 0].to(stored.dtype)
 
     def move(self, order: Sequence[int], length: int) -> None:
         """Slot j takes the first ``length`` tokens of slot ``order[j]``; see :func:`compacted`."""

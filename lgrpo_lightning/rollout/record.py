@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lgrpo_lightning.objective import LossInputs
 from lgrpo_lightning.tree import ProcessTree
 
 
@@ -35,6 +36,7 @@ class Rollout:
         set_sizes: [B, G, T] long, |λ|; 0 off ``loss_mask``.
         denominators: [B, G], see :func:`~lgrpo_lightning.objective.row_denominators`.
         finished: [B, G] bool, False for truncated completions.
+        micro_batches: [K, M] long, the completions of each micro-batch, counted over B·G.
         prompts: B rendered prompts.
         completions: B lists of G completions as text.
     """
@@ -55,6 +57,7 @@ class Rollout:
     set_sizes: Tensor
     denominators: Tensor
     finished: Tensor
+    micro_batches: Tensor
     prompts: list[str]
     completions: list[list[str]]
 
@@ -76,8 +79,9 @@ class Rollout:
         """The process tree of the completions that carry loss."""
         return ProcessTree.from_completions(self.completion_ids, self.loss_mask)
 
-    def micro_batch(self, rows: Tensor) -> "MicroBatch":
-        """The completions ``rows`` ([M] long, counted over B·G), without common padding."""
+    def micro_batch(self, step: int) -> "MicroBatch":
+        """The completions of training step ``step``, without common padding."""
+        rows = self.micro_batches[step % len(self.micro_batches)]
         groups = rows // self.rewards.shape[1]
         lengths = self.completion_mask.flatten(0, 1)[rows].sum(-1)
         length = max(int(lengths.max()), 1)
@@ -157,6 +161,18 @@ class MicroBatch:
     finished: Tensor
     prompts: list[str]
     completions: list[str]
+
+    def loss_inputs(self, logprobs: Tensor, old_logprobs: Tensor) -> LossInputs:
+        """What the loss takes, given the log-probs of the policy and of the one that sampled."""
+        return LossInputs(
+            logprobs=logprobs,
+            old_logprobs=old_logprobs,
+            ref_logprobs=self.ref_logprobs,
+            advantages=self.advantages,
+            mask=self.loss_mask,
+            set_sizes=self.set_sizes,
+            denominators=self.denominators,
+        )
 
     def observables(self) -> dict[str, Any]:
         """What callbacks read of a training step, besides the loss and the policy's log-probs."""

@@ -1,19 +1,19 @@
 """Attention of many rows to the prompt they share and, each, to its own completion.
 
     o = Σ_k softmax(q·k) v  over prompt and completion
-      = w·o_prompt + (1 - w)·o_completion,    w = σ(lse_prompt - lse_completion)
+      = w·o_prompt + Σ_k p_k v  over the completion,    (p, w) = softmax(q·k …, lse_prompt)
 
-with each part's own softmax and the logarithm lse of its normaliser. So the queries of a group meet
-the prompt's keys in one matrix product, and neither is ever copied to the group's rows. Source of
-the decomposition: Juravsky et al., "Hydragen", arXiv 2402.05099, Section 3.1.
+with the prompt's own attention o_prompt and the logarithm lse_prompt of its normaliser: to a row,
+its prompt is one more key. So the queries of a group meet the prompt's keys in one matrix product,
+and neither keys nor values of a prompt are ever copied to its rows. Source of the decomposition:
+Juravsky et al., "Hydragen", arXiv 2402.05099, Section 3.1.
 
 Legend: n rows in use, q prompts in use, m rows of a prompt at most, P prompt tokens, H heads, K
 key-value heads, E head size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,36 +27,58 @@ IMPLEMENTATION = "shared_prefix"
 ARGUMENT = "shared_prefix"
 
 
-@dataclass(frozen=True, eq=False)
 class RowLayout:
     """Which row belongs to which prompt, as the matrix products need it.
 
+    Args:
+        prompts: [n], the prompt's slot of each row.
+        num_prompts: q.
+        padding: [q, P] bool, True where a prompt has no token.
+
     Attributes:
-        prompts: q.
+        num_prompts: q.
         width: m.
-        places: [n] long, prompt·m + number among the prompt's rows.
         prompt_bias: [q, 1, 1, P], -inf at padding; None without any.
     """
 
-    prompts: int
-    width: int
-    places: Tensor
-    prompt_bias: Tensor | None
+    def __init__(self, prompts: Sequence[int], num_prompts: int, padding: Tensor) -> None:
+        counts = [0] * num_prompts
+        ranks = []
+        for prompt in prompts:
+            ranks.append(counts[prompt])
+            counts[prompt] += 1
+        self.num_prompts = num_prompts
+        self.width = max(counts)
+        self.prompt_bias = no_entry(padding) if bool(padding.any()) else None
+        self.slots = torch.tensor(prompts, device=padding.device)  # [n]
+        self.ranks = torch.tensor(ranks, device=padding.device)  # [n], among the prompt's rows
+        self._moves: dict[int, tuple[Tensor, Tensor]] = {}
 
     def spread(self, states: Tensor) -> Tensor:
-        """Rows [n, K, r, E] to prompts [q, K, m·r, E], with zeros where there is no row."""
-        heads, group, size = states.shape[1:]
-        spread = states.new_zeros(self.prompts * self.width, heads, group, size)
-        spread[self.places] = states
-        return (
-            spread.view(self.prompts, self.width, heads, group, size).transpose(1, 2).flatten(2, 3)
-        )
+        """Rows [n, K, r, E] to prompts [q, K, m·r, E], with any row where there is none."""
+        rows, heads, group, size = states.shape
+        there, _ = self._indices(heads)
+        by_prompt = states.reshape(rows * heads, -1).index_select(0, there)
+        return by_prompt.view(self.num_prompts, heads, self.width * group, size)
 
     def collect(self, states: Tensor) -> Tensor:
         """The inverse of :meth:`spread`."""
-        prompts, heads, _, size = states.shape
-        by_prompt = states.view(prompts, heads, self.width, -1, size)
-        return by_prompt.transpose(1, 2).flatten(0, 1)[self.places]
+        heads, size = states.shape[1], states.shape[3]
+        _, back = self._indices(heads)
+        by_row = states.view(self.num_prompts * heads * self.width, -1).index_select(0, back)
+        return by_row.view(len(self.slots), heads, -1, size)
+
+    def _indices(self, heads: int) -> tuple[Tensor, Tensor]:
+        """Where spread finds the heads of the rows and collect those of the prompts."""
+        if heads not in self._moves:
+            head = torch.arange(heads, device=self.slots.device)
+            back = (self.slots.unsqueeze(1) * heads + head) * self.width + self.ranks.unsqueeze(1)
+            there = torch.zeros(
+                self.num_prompts * heads * self.width, dtype=torch.long, device=back.device
+            )
+            there[back.flatten()] = torch.arange(back.numel(), device=back.device)
+            self._moves[heads] = there, back.flatten()
+        return self._moves[heads]
 
 
 def no_entry(mask: Tensor) -> Tensor:
@@ -71,8 +93,9 @@ class SharedPrefixAttention:
         prompts: keys and values of the prompts in use.
         completions: keys and values of the rows in use; the new tokens' are added.
         layout: which row belongs to which prompt.
-        drawn: [n] long, tokens of each row that have been run before this pass.
-        span: the largest of ``drawn``, plus one.
+        places: [n] long, where the new token stands in its completion; a number where it is the
+            same in all rows.
+        span: the largest place, plus one.
 
     Attributes:
         calls: how often it was called.
@@ -83,16 +106,17 @@ class SharedPrefixAttention:
         prompts: KeyValueStore,
         completions: KeyValueStore,
         layout: RowLayout,
-        drawn: Tensor,
+        places: Tensor | int,
         span: int,
     ) -> None:
         self.prompts = prompts
         self.completions = completions
         self.layout = layout
-        self.drawn = drawn
+        self.places = places
         self.span = span
-        later = torch.arange(span, device=drawn.device) > drawn.unsqueeze(1)
-        self.bias = no_entry(later)  # [n, 1, 1, span]
+        self.bias: Tensor | None = None  # [n, 1, 1, span]
+        if not isinstance(places, int):
+            self.bias = no_entry(torch.arange(span, device=places.device) > places.unsqueeze(1))
         self.calls = 0
 
     def attend(
@@ -101,40 +125,35 @@ class SharedPrefixAttention:
         """[n, H, 1, E] queries, [n, K, 1, E] keys and values, to [n, 1, H, E']."""
         self.calls += 1
         rows, heads, _, size = query.shape
-        self.completions.append(layer, self.drawn, key, value)
-        scaled = query * (size**-0.5 if scale is None else scale)
+        self.completions.append(layer, self.places, key, value)
+        keys = self.completions.keys[layer][:rows, :, : self.span]
+        values = self.completions.values[layer][:rows, :, : self.span]
+        scaled = query.to(keys.dtype) * (size**-0.5 if scale is None else scale)
         grouped = scaled.view(rows, key.shape[1], -1, size)
-        layout = self.layout
-        shared = layout.collect(
-            _attend(
-                layout.spread(grouped),
-                self.prompts.keys[layer][: layout.prompts],
-                self.prompts.values[layer][: layout.prompts],
-                layout.prompt_bias,
-            )
-        )
-        own = _attend(
-            grouped,
-            self.completions.keys[layer][:rows, :, : self.span],
-            self.completions.values[layer][:rows, :, : self.span],
-            self.bias,
-        )
-        weight = torch.sigmoid(shared[..., -1:] - own[..., -1:])
-        merged = torch.lerp(own[..., :-1], shared[..., :-1], weight)
+        prompt = self.layout.collect(self._attend_to_prompts(layer, self.layout.spread(grouped)))
+        scores = _scores(grouped, keys, self.bias)
+        shares = torch.cat([scores, prompt[..., -1:]], dim=-1).softmax(-1)
+        attended = shares[..., :-1].to(values.dtype) @ values
+        merged = attended + shares[..., -1:] * prompt[..., :-1]
         return merged.to(query.dtype).reshape(rows, 1, heads, -1)
 
+    def _attend_to_prompts(self, layer: int, query: Tensor) -> Tensor:
+        """Outputs and, as a last column, log-normalisers: [q, K, m·r, E] to [q, K, m·r, E' + 1]."""
+        keys = self.prompts.keys[layer][: self.layout.num_prompts]
+        values = self.prompts.values[layer][: self.layout.num_prompts]
+        scores = _scores(query, keys, self.layout.prompt_bias)
+        top = scores.amax(-1, keepdim=True)
+        shares = scores.sub_(top).exp_()
+        total = shares.sum(-1, keepdim=True)
+        attended = shares.to(values.dtype) @ values
+        return torch.cat([attended / total, top + total.log()], dim=-1)
 
-def _attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-    """Outputs and, as a last column, log-normalisers, in float32 or wider: [..., E' + 1]."""
-    scores = query.to(keys.dtype) @ keys.transpose(-1, -2)
+
+def _scores(query: Tensor, keys: Tensor, bias: Tensor | None) -> Tensor:
+    """Biased products, in float32 or wider."""
+    scores = query @ keys.transpose(-1, -2)
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    if bias is not None:
-        scores = scores.add_(bias)
-    top = scores.amax(-1, keepdim=True)
-    shares = scores.sub_(top).exp_()
-    total = shares.sum(-1, keepdim=True)
-    attended = (shares.to(values.dtype) @ values).to(shares.dtype)
-    return torch.cat([attended / total, top + total.log()], dim=-1)
+    return scores if bias is None else scores.add_(bias)
 
 
 def shared_prefix_forward(
