@@ -105,7 +105,7 @@ class Chart {
     const from = plot.posToVal(plot.select.left, "x");
     const to = plot.posToVal(plot.select.left + plot.select.width, "x");
     plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
-    this.view.onZoom(Math.max(0, Math.floor(from)), Math.ceil(to));
+    this.view.onZoom(Math.max(0, Math.round(from)), Math.round(to));
   }
 
   /** Show the steps of the shared view. */

@@ -14,7 +14,7 @@ function element(tag, properties = {}, ...children) {
 
 /** A labelled select; `options` are [value, text] pairs. */
 function selectControl(label, options, onChange, wide = false) {
-  const select = element("select", { change: () => onChange(select.value) });
+  const select = element("select", { "aria-label": label, change: () => onChange(select.value) });
   setOptions(select, options);
   return { box: element("label", { class: wide ? "control wide" : "control" }, label, select), select };
 }

@@ -98,6 +98,15 @@ class TreeDrawing {
       block.setAttribute("aria-selected", chosen);
     });
     this.show(step);
+    if (step !== null) this.reveal(step);
+  }
+
+  /** Scroll sideways, and nothing but the drawing, until a step is seen. */
+  reveal(step) {
+    const { scrollLeft, clientWidth } = this.scroller;
+    const right = step.left + Math.min(step.width, clientWidth);
+    if (step.left < scrollLeft) this.scroller.scrollLeft = step.left;
+    else if (right > scrollLeft + clientWidth) this.scroller.scrollLeft = right - clientWidth;
   }
 
   /** Show a step's text and figures, and the way to it. */
