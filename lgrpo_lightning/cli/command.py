@@ -61,7 +61,8 @@ class LambdaCLI(LightningCLI):
             auto_configure_optimizers=False,
             parser_class=RunParser,
             parser_kwargs={
-                "description": "Fine-tune a causal language model with λ-GRPO.",
+                "description": "Fine-tune a causal language model with λ-GRPO. "
+                "`lgrpo report RUN_DIR` shows a run as an HTML page.",
                 "version": __version__,
                 **{
                     command: {"usage": _USAGE.format(command=command), "dump_header": header}
