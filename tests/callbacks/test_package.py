@@ -14,12 +14,14 @@ MODULES = [
 ]
 WITH_EXAMPLES = [
     "lgrpo_callbacks.completion_logger",
+    "lgrpo_callbacks.export_huggingface",
     "lgrpo_callbacks.jsonl",
     "lgrpo_callbacks.kl_tracker",
     "lgrpo_callbacks.metrics.masked_means",
     "lgrpo_callbacks.metrics.pass_at_k",
     "lgrpo_callbacks.metrics.process_tree",
     "lgrpo_callbacks.process_tree_monitor",
+    "lgrpo_callbacks.reference_sync",
     "lgrpo_callbacks.reward_evaluator",
 ]
 
