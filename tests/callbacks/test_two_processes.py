@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from lgrpo_callbacks import read_jsonl
 from tests.callbacks.trees import TreePolicy, tree_figures
 from tests.callbacks.two_processes import main
+from tests.callbacks.weights import RegressionPolicy
 
 SCRIPT = Path(__file__).parent / "two_processes.py"
 
@@ -100,6 +102,26 @@ def test_every_rank_writes_its_own_completions(runs):
     by_prompt = {(row["step"], row["prompt"]): {**row, "rank": 0} for row in rows}
     assert by_prompt == {(row["step"], row["prompt"]): row for row in one}
     assert len(rows) == len(one)
+
+
+def test_the_reference_is_that_of_one_process(runs):
+    one, two, other = runs["one"]["reference"], *(rank["reference"] for rank in runs["two"])
+    assert two == other
+    for name, value in one.items():
+        torch.testing.assert_close(torch.tensor(two[name]), torch.tensor(value))
+    assert one["0.weight"] != RegressionPolicy().policy.state_dict()["0.weight"].tolist()
+
+
+def test_one_process_exports_what_all_agree_is_best(runs):
+    assert [rank["best"][0] for rank in runs["two"]] == [runs["one"]["best"][0]] * 2 == [8] * 2
+    assert runs["two"][0]["best"] == runs["two"][1]["best"]
+    for name in ("best", "last"):
+        one, two = (
+            torch.load(runs["folder"] / processes / "sync" / "export" / name / "weights.pt")
+            for processes in ("one", "two")
+        )
+        for key, value in one.items():
+            torch.testing.assert_close(two[key], value)
 
 
 def test_all_ranks_stop_together(runs):

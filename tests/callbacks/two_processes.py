@@ -10,10 +10,18 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Callback
 
-from lgrpo_callbacks import CompletionLogger, KLTracker, ProcessTreeMonitor, RewardEvaluator
+from lgrpo_callbacks import (
+    CompletionLogger,
+    ExportHuggingFace,
+    KLTracker,
+    ProcessTreeMonitor,
+    ReferenceSync,
+    RewardEvaluator,
+)
 from lgrpo_callbacks.metrics import MaskedMeans, PassAtK
 from tests.callbacks.boring import make_trainer
 from tests.callbacks.trees import TreePolicy
+from tests.callbacks.weights import RegressionPolicy
 
 ROWS_PER_STEP = 12
 
@@ -94,6 +102,14 @@ def main(folder, processes):
         fit(folder / "broken", processes, KLTracker(), module=module)
     except FloatingPointError as error:
         seen["error"] = str(error)
+
+    module = RegressionPolicy(rows=24, batch_size=2 // processes)
+    export = ExportHuggingFace(monitor="loss", mode="min", tokenizer=None)
+    options = {"max_epochs": 2, "limit_val_batches": 1.0}
+    fit(folder / "sync", processes, ReferenceSync(3, 0.5), export, module=module, **options)
+    reference = module.reference["frozen"].state_dict()
+    seen["reference"] = {name: value.tolist() for name, value in reference.items()}
+    seen["best"] = [export.best_step, export.best_score]
 
     (folder / f"rank-{trainer.global_rank}.json").write_text(json.dumps(seen))
 

@@ -7,13 +7,20 @@ from lightning.pytorch import LightningModule
 from torch.utils.data import DataLoader
 
 
+class SaveableSequential(torch.nn.Sequential):
+    """Can be saved like a Hugging Face model."""
+
+    def save_pretrained(self, folder):
+        torch.save(self.state_dict(), folder / "weights.pt")
+
+
 class RegressionPolicy(LightningModule):
     """A linear policy that learns numbers and is held back by its reference."""
 
     def __init__(self, rows=12, batch_size=2):
         super().__init__()
         torch.manual_seed(0)
-        self.policy = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+        self.policy = SaveableSequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
         frozen = copy.deepcopy(self.policy).eval().requires_grad_(False)
         self.reference = torch.nn.ModuleDict({"frozen": frozen})
         self.x = torch.randn(rows, 2)
@@ -25,7 +32,7 @@ class RegressionPolicy(LightningModule):
         return (out - 1).square().mean() + (out - ref).square().mean()
 
     def validation_step(self, batch, batch_idx):
-        self.log("loss", self.training_step(batch, batch_idx))
+        self.log("loss", self.training_step(batch, batch_idx), sync_dist=True)
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.policy.parameters(), lr=0.1)
