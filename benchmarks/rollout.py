@@ -18,10 +18,9 @@ Peak memory is what a process of its own needs for one rollout on top of the loa
 import argparse
 import json
 import multiprocessing
-import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -51,9 +50,6 @@ MODELS = {
     "0.5B": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24}
     | {"num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151_936},
 }
-HEADER = """\
-| model | P | G | generate, tokens/s | hf ÷ it | shared_prefix ÷ it | memory of all three, MiB |
-|---|---|---|---|---|---|---|"""
 
 
 @dataclass(frozen=True)
@@ -122,10 +118,12 @@ def seconds(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def speeds(case: Case, repeats: int, device: torch.device) -> dict[str, float]:
+def speeds(
+    case: Case, names: Sequence[str], repeats: int, device: torch.device
+) -> dict[str, float]:
     """The median tokens per second of each contender; they take turns, one is not counted."""
-    contenders = {name: sampling(case, name, device) for name in CONTENDERS}
-    taken: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    contenders = {name: sampling(case, name, device) for name in names}
+    taken: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(repeats + 1):
         for name, sample in contenders.items():
             start = seconds(device)
@@ -147,15 +145,22 @@ def peak_memory(case: Case, name: str, device: torch.device) -> float:
         before = torch.cuda.memory_allocated(device)
         sample(0)
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    before = resident_peak()
     sample(0)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+    return resident_peak() - before
 
 
-def peak_memories(case: Case, device: torch.device) -> dict[str, float]:
+def resident_peak() -> float:
+    """The most memory this process has had, in MiB; on Linux."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 2**10
+
+
+def peak_memories(case: Case, names: Sequence[str], device: torch.device) -> dict[str, float]:
     """The peak memory of each contender, in MiB."""
     memories = {}
-    for name in CONTENDERS:
+    for name in names:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             memories[name] = pool.apply(peak_memory, (case, name, device))
     return memories
@@ -170,11 +175,14 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=["tiny", "7M"], choices=MODELS)
     parser.add_argument("--prompts", type=int, nargs="*", default=[64, 512], help="P, in tokens")
     parser.add_argument("--groups", type=int, nargs="*", default=[8, 16], help="G, in completions")
+    parser.add_argument("--contenders", nargs="*", default=CONTENDERS, choices=CONTENDERS)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--json", type=Path, help="also write the figures there")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(HEADER, flush=True)
+    names = [name for name in CONTENDERS if name in ("generate", *arguments.contenders)]
+    print(f"speed ÷ generate and peak MiB: {', '.join(names)}\n")
+    print("| model | P | G | generate, tokens/s | speed | memory |\n|---|---|---|---|---|---|")
     figures = []
     for case in (
         Case(model, prompt, group)
@@ -182,12 +190,12 @@ def main() -> None:
         for prompt in arguments.prompts
         for group in arguments.groups
     ):
-        speed = speeds(case, arguments.repeats, arguments.device)
-        memory = peak_memories(case, arguments.device)
+        speed = speeds(case, names, arguments.repeats, arguments.device)
+        memory = peak_memories(case, names, arguments.device)
         figures.append({**asdict(case), "tokens_per_second": speed, "peak_mib": memory})
         base = speed["generate"]
-        ratios = " | ".join(f"{speed[name] / base:.2f}" for name in CONTENDERS[1:])
-        sizes = ", ".join(f"{memory[name]:.0f}" for name in CONTENDERS)
+        ratios = ", ".join(f"{speed[name] / base:.2f}" for name in names)
+        sizes = ", ".join(f"{memory[name]:.0f}" for name in names)
         print(
             f"| {case.model} | {case.prompt} | {case.group} | {base:.0f} | {ratios} | {sizes} |",
             flush=True,

@@ -93,15 +93,23 @@ class Decoding:
         """Sample all rows."""
         while self.next_row < self.num_rows or self.rows:
             self._admit()
-            if self.rows:
-                self._step()
+            with shared_prefix_attention(self.policy):
+                while self.rows and not self._due():
+                    self._step()
 
-    def _admit(self) -> None:
-        """Start waiting rows once slots for a group, or for all that wait, are free."""
+    def _due(self) -> bool:
+        """Whether there are free slots for the next group, or for all rows that wait."""
         free = self.task.slots - len(self.rows)
         waiting = self.num_rows - self.next_row
-        if not waiting or free < min(self.task.group_size, self.task.slots, waiting):
-            return
+        prompts = (
+            self.next_row % self.task.group_size or len(self.running_prompts) < self.max_prompts
+        )
+        return 0 < min(self.task.group_size, self.task.slots, waiting) <= free and bool(prompts)
+
+    def _admit(self) -> None:
+        """Start as many waiting rows as there are free slots."""
+        free = self.task.slots - len(self.rows)
+        waiting = self.num_rows - self.next_row
         new_rows: list[int] = []
         new_prompts: list[int] = []
         for row in range(self.next_row, self.next_row + min(free, waiting)):
@@ -114,8 +122,7 @@ class Decoding:
         self.next_row += len(new_rows)
         if new_prompts:
             self._run_prompts(new_prompts)
-        if new_rows:
-            self._start(new_rows)
+        self._start(new_rows)
 
     def _run_prompts(self, prompts: list[int]) -> None:
         """Run prompts, keep their keys and values, and the logits of their first tokens."""
@@ -163,15 +170,14 @@ class Decoding:
             self.step - first + 1,
         )
         positions = self.prompt_lengths[self.row_numbers // self.task.group_size] + places
-        with shared_prefix_attention(self.policy):
-            output = self.policy(
-                input_ids=self.tokens.unsqueeze(1),
-                position_ids=positions.unsqueeze(1),
-                # A finished mask of four dimensions: the model builds none of its own.
-                attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.ids.device),
-                use_cache=False,
-                **{ARGUMENT: attention},
-            )
+        output = self.policy(
+            input_ids=self.tokens.unsqueeze(1),
+            position_ids=positions.unsqueeze(1),
+            # A finished mask of four dimensions: the model builds none of its own.
+            attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.ids.device),
+            use_cache=False,
+            **{ARGUMENT: attention},
+        )
         base = causal_lm(self.policy)
         layers = base.config.get_text_config().num_hidden_layers
         if attention.calls != layers:
