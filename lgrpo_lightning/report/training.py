@@ -1,5 +1,7 @@
 """Completions that a run trained on, from the history of CompletionLogger."""
 
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,30 +27,46 @@ def read_training(run: Path, max_bytes: int, notes: list[str]) -> list[Group]:
             "writes them."
         )
         return []
-    groups = list(_find_groups(paths, notes).items())
-    groups.sort(key=lambda item: item[0][0])  # stable: groups of a step stay in the file's order
-    chosen = choose_within(
-        [sum(line.page_size for line in lines) for _, lines in groups], max_bytes
-    )
+    groups = _find_groups(paths, notes)
+    groups.sort(key=lambda group: group.step)  # stable: groups of a step stay in the file's order
+    chosen = choose_within([sum(group.sizes.values()) for group in groups], max_bytes)
     if len(chosen) < len(groups):
         notes.append(
             f"Training completions: {len(chosen):,} of {len(groups):,} groups, evenly over the "
             "run, to keep the page small."
         )
-    places: dict[int, int] = {}  # step → groups of it so far
-    numbers = []
-    for (step, _, _), _ in groups:
-        numbers.append(places.get(step, 0))
-        places[step] = numbers[-1] + 1
-    return [
-        _group(groups[place][0][0], numbers[place], [line.read() for line in groups[place][1]])
-        for place in chosen
-    ]
+    seen: Counter[int] = Counter()  # groups of a step so far
+    for group in groups:
+        group.index = seen[group.step]
+        seen[group.step] += 1
+    return [_read_group(groups[place]) for place in chosen]
 
 
-def _find_groups(paths: list[Path], notes: list[str]) -> dict[tuple[int, str, str], list[Line]]:
-    """Find the lines of each group by (step, file, group)."""
-    groups: dict[tuple[int, str, str], list[Line]] = {}
+@dataclass
+class _Found:
+    """Where the completions of a group are.
+
+    Args:
+        step: optimizer steps done.
+        index: place among the groups of the step.
+        lines: of the completions.
+        sizes: bytes in the page of each different completion.
+    """
+
+    step: int
+    index: int = 0
+    lines: list[Line] = field(default_factory=list)
+    sizes: dict[int, int] = field(default_factory=dict)
+
+    def add(self, line: Line, record: dict[str, Any]) -> None:
+        """Add a completion; equal ones, and the prompt, are in the page only once."""
+        repeated = len(as_text(record.get("prompt"))) if self.lines else 0
+        self.sizes.setdefault(hash(str(record["completion"])), line.page_size - repeated)
+        self.lines.append(line)
+
+
+def _find_groups(paths: list[Path], notes: list[str]) -> list[_Found]:
+    groups: dict[tuple[int, str, str], _Found] = {}
     for path in paths:
         name = f"{path.parent.name}/{path.name}"
         incomplete = 0
@@ -59,17 +77,18 @@ def _find_groups(paths: list[Path], notes: list[str]) -> dict[tuple[int, str, st
                 continue
             # Without a number of the group, completions of one prompt are one.
             key = (step, path.name, str(record.get("group", record.get("prompt"))))
-            groups.setdefault(key, []).append(line)
+            groups.setdefault(key, _Found(step)).add(line, record)
         if incomplete:
             notes.append(f"{name}: {incomplete} line(s) without step or completion left out.")
-    return groups
+    return list(groups.values())
 
 
-def _group(step: int, index: int, records: list[dict[str, Any]]) -> Group:
+def _read_group(found: _Found) -> Group:
+    records = [line.read() for line in found.lines]
     return Group(
         source="training",
-        step=step,
-        index=index,
+        step=found.step,
+        index=found.index,
         prompt=as_text(records[0].get("prompt")),
         completions=merge_equal(
             Completion(

@@ -70,6 +70,12 @@ def test_beyond_the_budget_whole_groups_are_sampled_evenly_and_said(tmp_path):
     ]
 
 
+def test_equal_completions_and_prompts_count_once_against_the_budget(tmp_path):
+    rows = [row(step, 0, "same", prompt="p" * 1000) for step in range(1, 21) for _ in range(16)]
+    write_lines(tmp_path / "completions/rank-0.jsonl", rows)
+    assert len(read_training(tmp_path, 20 * 1300, [])) == 20
+
+
 def test_values_of_wrong_types_are_taken_as_unknown(tmp_path):
     wrong = row(1, 0, {"role": "assistant"}, "much", length="3", truncated=0, reward_breakdown=[])
     write_lines(tmp_path / "completions/rank-0.jsonl", [wrong | {"advantage": float("nan")}])

@@ -17,8 +17,8 @@ const FIGURES = [
 
 function buildTop() {
   section("top").append(
-    element("p", { class: "kicker" }, several ? `λ-GRPO report of ${runs.length} runs` : "λ-GRPO report"),
-    element("h1", {}, several ? runNames.join(" · ") : runs[0].name),
+    element("p", { class: "kicker" }, "λ-GRPO report"),
+    element("h1", {}, several ? `${runs.length} runs${commonFolder ? ` of ${commonFolder}` : ""}` : runs[0].name),
     ...(several ? [] : [factList(runs[0])]),
     ...figuresBox(),
     ...notesBox(),
@@ -55,15 +55,15 @@ function firstToLast(run, name) {
   return [element("span", { class: "muted number" }, `${formatNumber(known[0])} → `), element("strong", { class: "number" }, formatNumber(known.at(-1)))];
 }
 
-/** What is missing or left out; unfolded, as nobody looks for what they do not know of. */
+/** What is missing or left out; a note that several runs have is there once. */
 function notesBox() {
-  const noted = runs.flatMap((run, place) => (run.notes.length ? [[place, run.notes]] : []));
-  if (!noted.length) return [];
-  const lists = noted.flatMap(([place, notes]) => [
-    several ? element("h3", {}, swatch(place), " ", runNames[place]) : null,
-    element("ul", {}, notes.map((note) => element("li", {}, note))),
-  ]);
-  return [element("details", { class: "notes", open: true }, element("summary", {}, "What this report leaves out"), ...lists.filter(Boolean))];
+  const noted = new Map(); // note → places of the runs
+  runs.forEach((run, place) => run.notes.forEach((note) => noted.set(note, [...(noted.get(note) ?? []), place])));
+  if (!noted.size) return [];
+  const items = [...noted].map(([note, places]) => element("li", {}, note,
+    places.length < runs.length ? element("span", { class: "muted" }, ` (${places.map((place) => runNames[place]).join(", ")})`) : null));
+  return [element("details", { class: "notes", open: true },
+    element("summary", {}, "What this report leaves out"), element("ul", {}, items))];
 }
 
 function buildSettings() {

@@ -21,12 +21,14 @@ function swatch(place) {
   return made;
 }
 
-/** Names of the runs, without the folders that all of them share. */
-const runNames = (() => {
-  const parts = runs.map((run) => run.name.split("/"));
-  const common = several && parts.every((part) => part[0] === parts[0][0]) ? 1 : 0;
-  return parts.map((part) => part.slice(common).join("/"));
+/** The folder that all runs share, "" where there is none. */
+const commonFolder = (() => {
+  const folders = new Set(runs.map((run) => run.name.split("/")[0]));
+  return several && folders.size === 1 ? [...folders][0] : "";
 })();
+
+/** Names of the runs, without the folder that they share. */
+const runNames = runs.map((run) => (commonFolder ? run.name.slice(commonFolder.length + 1) : run.name));
 
 function onThemeChange(listener) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", listener);

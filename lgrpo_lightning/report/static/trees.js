@@ -63,9 +63,11 @@ function buildTrees() {
   refresh();
 }
 
-/** The first tree whose rewards differ, as the others have no colours. */
+/** Of the first step with a tree whose rewards differ, as others have no colours, that with most steps. */
 function tellingTree(trees) {
-  return Math.max(0, trees.findIndex((tree) => tree.std > 0));
+  const step = trees.find((tree) => tree.std > 0)?.step;
+  const size = (tree) => (tree.step === step && tree.std > 0 ? tree.nodes.length : 0);
+  return trees.reduce((best, tree, place) => (size(tree) > size(trees[best]) ? place : best), 0);
 }
 
 function plainGrpo(run) {
