@@ -27,9 +27,7 @@ def test_every_completion_once_in_equal_parts(groups, size, seed, data):
     assert sorted(torch.cat(parts).tolist()) == list(range(total))
     for part in parts:
         numbers = (part // size).tolist()
-        assert len({*numbers}) == 1 + sum(
-            a != b for a, b in itertools.pairwise(numbers)
-        )
+        assert len({*numbers}) == 1 + sum(a != b for a, b in itertools.pairwise(numbers))
 
 
 def test_whole_groups_are_balanced_by_unique_tokens():
