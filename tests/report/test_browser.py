@@ -51,6 +51,8 @@ def test_everything_is_drawn_and_fits(open_page, report, width, colour_scheme):
     assert min(len(picture) for picture in charts) > 5000
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.locator(".step").count() == 8
+    overflow = "(box) => box.scrollWidth - box.clientWidth"
+    assert page.locator(".tree-scroll").evaluate(overflow) == 0
     assert page.locator(".completion").count() > 0
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert background == ("rgb(255, 255, 255)" if colour_scheme == "light" else "rgb(20, 21, 23)")

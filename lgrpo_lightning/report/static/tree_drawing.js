@@ -2,6 +2,7 @@
 
 const NARROW = 68; // pixels; in a narrower block the size of its set is left to its height
 const LINE = 15; // pixels of a line of text
+const MARGIN = 3; // pixels around the drawing, for the outline of what has the focus
 
 
 /** Draws trees and reports the step that is pointed at or chosen: onShow(step). */
@@ -40,7 +41,7 @@ class TreeDrawing {
 
   layOut() {
     this.drawnWidth = this.scroller.clientWidth;
-    this.layout = layoutTree(this.tree, this.drawnWidth - 2);
+    this.layout = layoutTree(this.tree, this.drawnWidth - 2 * MARGIN);
     const { steps, rows, rowHeight, ticks, width } = this.layout;
     const largest = largestWeight(steps);
     this.box.style.setProperty("--row", `${rowHeight}px`);
