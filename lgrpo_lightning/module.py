@@ -7,22 +7,23 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor
 from torch.optim import AdamW
 
 from lgrpo_lightning.data import PromptBatch, PromptGroupDataModule, PromptSet
 from lgrpo_lightning.hyperparameters import coerced, keep_plain
-from lgrpo_lightning.objective import LambdaGRPOLoss, LossInputs
+from lgrpo_lightning.objective import LambdaGRPOLoss
 from lgrpo_lightning.objective.advantages import AdvantageScale
 from lgrpo_lightning.objective.denominators import Aggregation
-from lgrpo_lightning.policy import Engine, PolicySettings, resolve_engine, row_logprobs
+from lgrpo_lightning.policy import Engine, PolicySettings, resolve_engine
 from lgrpo_lightning.policy_module import OnRewardError, PolicyModule
 from lgrpo_lightning.preflight import check_batch, check_steps
+from lgrpo_lightning.resuming import announce_lost_gradients, announce_new_sample
 from lgrpo_lightning.rewards import RewardLike
 from lgrpo_lightning.rollout import Rollout, SamplerName, SamplingSettings, TokenTexts, seeded
-from lgrpo_lightning.rollout.assemble import GroupRules, alone
+from lgrpo_lightning.rollout.assemble import GroupRules
 from lgrpo_lightning.rollout_maker import RolloutMaker
 from lgrpo_lightning.schedule import RolloutSchedule
+from lgrpo_lightning.scorer import Scorer
 from lgrpo_lightning.step_log import StepLog
 
 log = logging.getLogger(__name__)
@@ -61,8 +62,7 @@ class LambdaGRPO(PolicyModule):
         advantage_scale: ``"group"``, ``"batch"`` or ``"none"``.
         mask_truncated: leave completions that hit ``max_new_tokens`` out of the loss.
         engine: ``"tree"`` runs the model on each shared token once, ``"padded"`` on every
-            completion by itself, ``"auto"`` on the tree where the model is supported; the log says
-            which.
+            completion by itself, ``"auto"`` takes the tree where the model is supported.
         sampler: what draws completions: ``"shared_prefix"`` runs every prompt once, ``"hf"`` is
             transformers' ``generate``; ``"auto"`` takes the first that can serve the policy.
         sampler_batch_size: completions sampled at a time; None for the whole rollout.
@@ -206,30 +206,16 @@ class LambdaGRPO(PolicyModule):
         check_steps(batch, schedule)
         self._step_log.clock.start()
         if batch.step % schedule.accumulate and not self._step_log.under_way:
-            log.warning(
-                "resuming between two optimizer steps: the gradients of %d micro-batches are lost, "
-                "so the next step differs from that of an uninterrupted run",
-                batch.step % schedule.accumulate,
-            )
+            announce_lost_gradients(batch.step % schedule.accumulate)
         if batch.step > 0:
             if self._rollout and self._rollout.serves(
                 batch.epoch, batch.rollout, schedule.group_size, self.reference is not None
             ):
                 return
-            log.warning(
-                "resuming inside rollout %d of epoch %d without its completions: sampling anew "
-                "with the current policy, so it differs from that of an uninterrupted run",
-                batch.rollout,
-                batch.epoch,
-            )
+            announce_new_sample(batch)
+        scorer, rank = self._scorer, self.global_rank
         maker = RolloutMaker(
-            self.collector(),
-            self.rules,
-            self.sampling,
-            self.allowed_tokens,
-            self.engine,
-            self._gathered,
-            self.global_rank,
+            self.collector(), self.rules, self.sampling, scorer, self.gathered, rank
         )
         with self.trainer.precision_plugin.forward_context():
             self._rollout, totals = maker.make(
@@ -242,11 +228,9 @@ class LambdaGRPO(PolicyModule):
             )
         self._step_log.rollout(totals)
 
-    def _gathered(self, value: Tensor) -> Tensor:
-        """A tensor of all W processes, [W, *]."""
-        if self.trainer.world_size == 1:
-            return alone(value)
-        return self.trainer.strategy.all_gather(value)
+    @property
+    def _scorer(self) -> Scorer:
+        return Scorer(self.engine, self.sampling.temperature, self.allowed_tokens)
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
         """The loss of one micro-batch, and what callbacks read of it.
@@ -260,34 +244,21 @@ class LambdaGRPO(PolicyModule):
         assert self._rollout is not None, "on_train_batch_start makes the rollout"
         rollout = self._rollout
         schedule = self.schedule(len(rollout.prompts))
-        micro = rollout.micro_batch(schedule.rows(batch.step, self.device))
+        micro = rollout.micro_batch(batch.step)
         # Seeded by place, so that dropout in an adapter is the same after a resume.
         with seeded(
             self.place_seed("dropout", batch.epoch, batch.rollout, batch.step), self.device
         ):
-            logprobs = row_logprobs(
+            logprobs = self._scorer(
                 self.loaded_policy,
                 rollout.prompt_ids,
                 rollout.prompt_mask,
                 micro.completion_ids,
                 micro.completion_mask,
                 micro.groups,
-                self.sampling.temperature,
-                self.engine,
-                self.allowed_tokens,
             )
         old = logprobs.detach() if micro.old_logprobs is None else micro.old_logprobs
-        outputs = self.loss(
-            LossInputs(
-                logprobs=logprobs,
-                old_logprobs=old,
-                ref_logprobs=micro.ref_logprobs,
-                advantages=micro.advantages,
-                mask=micro.loss_mask,
-                set_sizes=micro.set_sizes,
-                denominators=micro.denominators,
-            )
-        )
+        outputs = self.loss(micro.loss_inputs(logprobs, old))
         # Lightning divides by the accumulated micro-batches, so with this factor every optimizer
         # step has the scale of the whole rollout's loss, however it is cut.
         loss = outputs.loss * schedule.num_micro_batches

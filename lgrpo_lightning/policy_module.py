@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule
-from torch import nn
+from torch import Tensor, nn
 
 from lgrpo_lightning.collect import Collector
 from lgrpo_lightning.data import PromptBatch, PromptEncoder, PromptGroupDataModule, PromptSet
@@ -29,6 +29,7 @@ from lgrpo_lightning.rollout import (
     derive_seed,
     make_sampler,
 )
+from lgrpo_lightning.rollout.assemble import alone
 
 log = logging.getLogger(__name__)
 
@@ -175,6 +176,12 @@ class PolicyModule(LightningModule):
             )
             log.info("sampler %s", reason)
         return Collector(self.tokenizer, self.encoder, self._sampler, self.runner)
+
+    def gathered(self, value: Tensor) -> Tensor:
+        """A tensor of all W processes, [W, *]."""
+        if self.trainer.world_size == 1:
+            return alone(value)
+        return self.trainer.strategy.all_gather(value)
 
     def place_seed(self, *place: int | str) -> int:
         """The seed of a place in the run, different on every process."""

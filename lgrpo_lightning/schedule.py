@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 
 @dataclass(frozen=True)
 class RolloutSchedule:
@@ -66,12 +63,6 @@ class RolloutSchedule:
     def on_policy(self) -> bool:
         """Whether the rollout makes just one optimizer step, from the policy that sampled it."""
         return self.num_iterations == 1 and self.num_micro_batches == self.accumulate
-
-    def rows(self, step: int, device: torch.device) -> Tensor:
-        """The completions of training step ``step``, [M] long, counted over B·G."""
-        size = self.num_completions // self.num_micro_batches
-        start = step % self.num_micro_batches * size
-        return torch.arange(start, start + size, device=device)
 
     def describe(self) -> str:
         """One line for the log."""

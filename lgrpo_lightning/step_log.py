@@ -53,10 +53,10 @@ class StepLog:
 
     def flush(self, batch_size: int) -> None:
         """Log the optimizer step that the last micro-batch completed."""
-        tokens = float(self._step["tokens"][0]) * self._module.trainer.world_size
         figures = {**self._reduced(self._step), **self.rollout_figures}
+        micro_batches = float(self._step["tokens"][1]) * self._module.trainer.world_size
+        tokens = figures.pop("tokens") * micro_batches
         figures["tokens_per_second"] = tokens / max(self.clock.reading(), 1e-9)
-        del figures["tokens"]
         self._step = {}
         log = self._module.log
         for name, value in figures.items():

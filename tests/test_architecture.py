@@ -22,8 +22,10 @@ MODULE_PARTS = {
     "hyperparameters",
     "policy_module",
     "preflight",
+    "resuming",
     "rollout_maker",
     "schedule",
+    "scorer",
     "step_log",
 }
 

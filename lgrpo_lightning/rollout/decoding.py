@@ -70,7 +70,7 @@ class Decoding:
         self.num_rows = len(task.prompt_ids) * task.group_size
         shape, device = (self.num_rows, task.max_new_tokens), task.prompt_ids.device
         self.ids = torch.full(shape, task.pad_token, device=device)
-        self.logprobs = torch.zeros(shape, device=device)
+        self.logprobs = torch.zeros(shape, dtype=torch.float32, device=device)
         self.lengths = torch.zeros(self.num_rows, dtype=torch.long, device=device)
         self.finished = torch.zeros(self.num_rows, dtype=torch.bool, device=device)
         # Stragglers of ended groups keep their prompts, so there are more of these than of groups.
@@ -101,10 +101,9 @@ class Decoding:
         """Whether there are free slots for the next group, or for all rows that wait."""
         free = self.task.slots - len(self.rows)
         waiting = self.num_rows - self.next_row
-        prompts = (
-            self.next_row % self.task.group_size or len(self.running_prompts) < self.max_prompts
-        )
-        return 0 < min(self.task.group_size, self.task.slots, waiting) <= free and bool(prompts)
+        run_already = self.next_row % self.task.group_size > 0
+        fits = run_already or len(self.running_prompts) < self.max_prompts
+        return fits and 0 < min(self.task.group_size, self.task.slots, waiting) <= free
 
     def _admit(self) -> None:
         """Start as many waiting rows as there are free slots."""
@@ -193,7 +192,7 @@ class Decoding:
         rows, at = self.row_numbers[slots], self.drawn[slots]
         tokens, logprobs = self.task.distribution.draw(logits, self.task.noise[rows, at])
         self.ids[rows, at] = tokens
-        self.logprobs[rows, at] = logprobs
+        self.logprobs[rows, at] = logprobs.float()
         lengths = at + 1
         self.tokens[slots], self.drawn[slots] = tokens, lengths
         ended = self.task.endings.reached(self._tails(rows, lengths))

@@ -39,11 +39,12 @@ def test_later_steps_are_measured_against_the_policy_that_sampled(
     steps = 4 * iterations // (size or 4)
     _, recorder = fit(tmp_path, module, accumulate, max_steps=2 * steps // accumulate)
     per_step = ratios(recorder)
+    moved = []
     for start in range(0, len(per_step), steps):
         first = per_step[start : start + accumulate]
-        later = per_step[start + accumulate : start + steps]
         assert all(torch.allclose(r, torch.ones_like(r), atol=1e-5) for r in first)
-        assert all((r - 1).abs().max() > 1e-4 for r in later)
+        moved += [(r - 1).abs().max() for r in per_step[start + accumulate : start + steps]]
+    assert max(moved) > 1e-3
 
 
 def test_old_logprobs_are_those_before_the_first_update(tmp_path):
@@ -65,8 +66,9 @@ def test_old_logprobs_are_those_before_the_first_update(tmp_path):
         )
     torch.testing.assert_close(old.flatten(0, 1), expected, rtol=0, atol=1e-5)
     for step, output in enumerate(recorder.outputs):
-        row = old.flatten(0, 1)[step % 4, : output["mask"].shape[1]]
-        assert torch.equal(output["old_logprobs"][0], row)
+        row = recorder.rollouts[0].micro_batches[step % 4]
+        expected = old.flatten(0, 1)[row, : output["mask"].shape[1]]
+        assert torch.equal(output["old_logprobs"], expected)
 
 
 @pytest.mark.parametrize("engine", ["tree", "padded"])
@@ -75,7 +77,8 @@ def test_the_sampler_saw_the_distribution_that_is_updated(tmp_path, engine, iter
     module = make_module(num_iterations=iterations, engine=engine, **FAST)
     trainer, recorder = fit(tmp_path, module, max_steps=2 * iterations)
     for output, rollout in zip(recorder.outputs[::iterations], recorder.rollouts, strict=True):
-        gap = rollout.sampler_logprobs.flatten(0, 1) - output["old_logprobs"]
+        sampled = rollout.sampler_logprobs.flatten(0, 1)[rollout.micro_batches[0]]
+        gap = sampled - output["old_logprobs"]
         assert gap[output["mask"]].abs().max() < 1e-5
     assert trainer.logged_metrics["train/sampler_gap"] < 1e-5
 

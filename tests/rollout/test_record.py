@@ -8,11 +8,12 @@ import torch
 
 from lgrpo_lightning.rollout import Completions, Rollout
 from lgrpo_lightning.rollout.assemble import GroupRules
+from lgrpo_lightning.tree import ProcessTree
 
 LENGTHS = torch.tensor([[3, 1, 5], [2, 4, 4]])
 
 
-def rollout() -> Rollout:
+def rollout(micro_batches: list[list[int]] | None = None) -> Rollout:
     """B 2, G 3, T 5; one completion truncated, one reward unknown."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(3, 6, (2, 3, 5), generator=generator)
@@ -21,7 +22,7 @@ def rollout() -> Rollout:
     finished = torch.tensor([[True, True, False], [True, True, True]])
     completions = Completions(ids, mask, torch.zeros(ids.shape), finished)
     terms = GroupRules("group-token-mean", 5, "group", mask_truncated=True).apply(
-        completions, rewards
+        completions, ProcessTree.from_completions(ids, mask), rewards
     )
     return Rollout(
         epoch=1,
@@ -40,6 +41,7 @@ def rollout() -> Rollout:
         set_sizes=terms.tree.set_sizes,
         denominators=terms.denominators,
         finished=finished,
+        micro_batches=torch.tensor(micro_batches or [[0, 1], [2, 3], [4, 5]]),
         prompts=["x", "y"],
         completions=[["a", "b", "c"], ["d", "e", "f"]],
     )
@@ -55,8 +57,8 @@ def test_lengths_count_the_sampled_tokens():
 
 
 def test_a_micro_batch_is_cut_to_its_longest_completion():
-    record = rollout()
-    micro = record.micro_batch(torch.tensor([1, 3]))
+    record = rollout([[1, 3]])
+    micro = record.micro_batch(0)
     assert micro.completion_ids.shape == (2, 2)
     assert torch.equal(micro.completion_ids[0], record.completion_ids[0, 1, :2])
     assert torch.equal(micro.completion_ids[1], record.completion_ids[1, 0, :2])
@@ -69,7 +71,7 @@ def test_a_micro_batch_is_cut_to_its_longest_completion():
 
 def test_micro_batches_make_up_the_rollout():
     record = rollout()
-    parts = [record.micro_batch(torch.arange(start, start + 2)) for start in (0, 2, 4)]
+    parts = [record.micro_batch(step) for step in (3, 4, 5)]  # of the second iteration
     for name in ("advantages", "denominators", "rewards", "finished"):
         joined = torch.cat([getattr(part, name) for part in parts])
         assert torch.equal(joined.nan_to_num(-9), getattr(record, name).flatten().nan_to_num(-9))
@@ -78,7 +80,7 @@ def test_micro_batches_make_up_the_rollout():
 
 
 def test_what_callbacks_read():
-    micro = rollout().micro_batch(torch.tensor([2, 4]))
+    micro = rollout([[2, 4]]).micro_batch(0)
     seen = micro.observables()
     assert seen["truncated"].tolist() == [True, False]
     assert seen["lengths"].tolist() == [5, 4]
