@@ -135,10 +135,9 @@ def _next_commands(folder: Path, trainer: Trainer, best: ModelCheckpoint | None)
             f"  lgrpo validate -c {shown_path(config)} \\",
             f"      --ckpt_path {shown_path(chosen)}",
         ]
-    lines.append(f"  lgrpo report {shown_path(folder)}")
     if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
         lines.append(f"  tensorboard --logdir {shown_path(folder.parent)}")
     which = ""
     if best is not None:
         which = f", with the best checkpoint ({best.monitor} {best.best_model_score:.3f})"
-    return ["\n".join([f"next{which}:", *lines])]
+    return ["\n".join([f"next{which}:", *lines])] if lines else []
