@@ -146,9 +146,9 @@ def peak_memory(case: Case, name: str, device: torch.device) -> float:
         sample(0)
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-    before = resident_peak()
+    resident = resident_peak()
     sample(0)
-    return resident_peak() - before
+    return resident_peak() - resident
 
 
 def resident_peak() -> float:
