@@ -11,7 +11,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from lgrpo_callbacks.metrics import bootstrap_interval, pass_at_k
+from lgrpo_callbacks.metrics import bootstrap_interval, majority_at_k, pass_at_k
 from lgrpo_callbacks.problems import Problem
 from lgrpo_callbacks.tables import format_table
 
@@ -34,13 +34,15 @@ def evaluate_problems(
     """Return the figures of an evaluation; NaN for what no completion has a value for.
 
     Means are over completions, with those left out whose reward is NaN (no function applied).
-    pass@k is over the problems with at least k rewarded completions.
+    pass@k is over the problems with at least k rewarded completions, and so is maj@k, which is
+    there only if problems have answers.
 
     Args:
         problems: all problems of all ranks.
         ks: numbers of tries of pass@k.
         success_threshold: the reward from which a completion counts as solved.
-        resamples: bootstrap resamples of the intervals ``pass@k_low`` and ``pass@k_high``.
+        resamples: bootstrap resamples of the intervals ``pass@k_low`` and ``pass@k_high``, and of
+            those of maj@k.
     """
     rewards = [reward for problem in problems for reward in problem["rewards"]]
     kept = [reward for reward in rewards if not math.isnan(reward)]
@@ -72,7 +74,7 @@ def evaluate_problems(
         low, high = bootstrap_interval(solved, resamples)
         figures |= {f"pass@{k}": _mean(solved.tolist())}
         figures |= {f"pass@{k}_low": low, f"pass@{k}_high": high}
-    return figures
+    return figures | _majorities(problems, ks, success_threshold, resamples)
 
 
 def format_history(history: Sequence[EvaluationRecord], stage: str) -> str:
@@ -87,6 +89,30 @@ def format_history(history: Sequence[EvaluationRecord], stage: str) -> str:
         for name in shown[-1]["metrics"]
     ]
     return format_table(header, rows)
+
+
+def _majorities(
+    problems: Sequence[Problem], ks: Sequence[int], threshold: float, resamples: int
+) -> dict[str, float]:
+    votes = [
+        [
+            (answer, reward >= threshold - _ROUNDING)
+            for answer, reward in zip(problem["answers"], problem["rewards"], strict=True)
+            if not math.isnan(reward)
+        ]
+        for problem in problems
+        if "answers" in problem
+    ]
+    figures: dict[str, float] = {}
+    for k in ks if votes else ():
+        won = [
+            majority_at_k([answer for answer, _ in vote], [good for _, good in vote], k)
+            for vote in votes
+            if len(vote) >= k
+        ]
+        low, high = bootstrap_interval(torch.tensor(won), resamples)
+        figures |= {f"maj@{k}": _mean(won), f"maj@{k}_low": low, f"maj@{k}_high": high}
+    return figures
 
 
 def _counts(problems: Sequence[Problem], threshold: float) -> tuple[Tensor, Tensor]:

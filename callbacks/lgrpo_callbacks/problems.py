@@ -4,13 +4,16 @@ Legend: B problems, n completions of a problem.
 """
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from torch import Tensor
 
 
 class Problem(TypedDict):
-    """One problem with its n completions, as plain values and as a line of the file."""
+    """One problem with its n completions, as plain values and as a line of the file.
+
+    ``answers`` is there only if the module returns it; None for a completion without an answer.
+    """
 
     prompt: str
     source: str
@@ -19,6 +22,7 @@ class Problem(TypedDict):
     reward_breakdown: dict[str, list[float]]
     lengths: list[int]
     truncated: list[bool]
+    answers: NotRequired[list[str | None]]
 
 
 def problems_of_batch(outputs: Mapping[str, Any]) -> list[Problem]:
@@ -26,7 +30,8 @@ def problems_of_batch(outputs: Mapping[str, Any]) -> list[Problem]:
 
     Args:
         outputs: ``rewards``, ``lengths``, ``truncated`` [B, n], ``reward_breakdown``
-            {name: [B, n]}, ``prompts``, ``sources`` (B) and ``completions`` (B × n).
+            {name: [B, n]}, ``prompts``, ``sources`` (B), ``completions`` (B × n) and, where given,
+            ``answers`` (B × n texts or None).
 
     Raises:
         ValueError: naming the key whose size differs from the rewards'.
@@ -47,15 +52,16 @@ def problems_of_batch(outputs: Mapping[str, Any]) -> list[Problem]:
                 f"{list(values.shape)}"
             )
     size, num_samples = rewards.shape
-    for name in ("prompts", "sources", "completions"):
+    nested = [name for name in ("completions", "answers") if name in outputs]
+    for name in ("prompts", "sources", *nested):
         if len(outputs[name]) != size:
             raise ValueError(f"{name} must have {size} entries, got {len(outputs[name])}")
-    for completions in outputs["completions"]:
-        if len(completions) != num_samples:
-            raise ValueError(
-                f"completions must have {num_samples} texts for every problem, got "
-                f"{len(completions)}"
-            )
+    for name in nested:
+        for entries in outputs[name]:
+            if len(entries) != num_samples:
+                raise ValueError(
+                    f"{name} must have {num_samples} entries for every problem, got {len(entries)}"
+                )
     breakdown = {name: values.tolist() for name, values in per_function.items()}
     columns = zip(
         outputs["prompts"],
@@ -66,7 +72,7 @@ def problems_of_batch(outputs: Mapping[str, Any]) -> list[Problem]:
         outputs["truncated"].bool().tolist(),
         strict=True,
     )
-    return [
+    problems = [
         Problem(
             prompt=prompt,
             source=source,
@@ -80,3 +86,6 @@ def problems_of_batch(outputs: Mapping[str, Any]) -> list[Problem]:
             columns
         )
     ]
+    for problem, answers in zip(problems, outputs.get("answers", []), strict=False):
+        problem["answers"] = list(answers)
+    return problems

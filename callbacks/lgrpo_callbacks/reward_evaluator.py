@@ -32,25 +32,32 @@ class RewardEvaluator(Callback):
 
     It reads ``rewards``, ``lengths``, ``truncated`` [B, n], ``reward_breakdown`` {name: [B, n]},
     ``prompts``, ``sources`` (B) and ``completions`` (B × n) from ``validation_step`` and
-    ``test_step``. NaN rewards (no function applied) are left out.
+    ``test_step``, and where given ``answers`` (B × n texts, or None where a completion has no
+    answer). NaN rewards (no function applied) are left out.
 
     Logged, over all problems of all ranks, and the same number on every rank, so that
     ModelCheckpoint and EarlyStopping can monitor it: ``eval/reward``, ``eval/reward_std`` (sample
     standard deviation over completions), ``eval/reward_function/<name>``,
     ``eval/source/<source>/reward``, ``eval/unrewarded``, ``eval/truncated`` (shares),
     ``eval/length`` (tokens), ``eval/problems``, and for every k ``eval/pass@k`` with the ends of
-    its bootstrap 95 % interval over problems, ``eval/pass@k_low`` and ``eval/pass@k_high``.
+    its bootstrap 95 % interval over problems, ``eval/pass@k_low`` and ``eval/pass@k_high``; with
+    ``answers`` also ``eval/maj@k`` and its interval, see
+    :func:`~lgrpo_callbacks.metrics.majority_at_k`.
 
     Every evaluation also writes ``<run>/<dirname>/<stage>-step-00000000.jsonl``, a line per
     problem; it appears whole or not at all and replaces no other file. ``history`` keeps the
     figures, also in checkpoints.
+
+    How often is the Trainer's matter: to evaluate every n optimizer steps, set
+    ``val_check_interval`` to n × ``accumulate_grad_batches`` training steps and
+    ``check_val_every_n_epoch`` to None.
 
     A sanity check over the whole validation set (``num_sanity_val_steps: -1``) counts as the
     evaluation before training, at step 0; a shorter one is ignored. Problems that a distributed
     sampler repeats to even out the ranks are counted as often as they come.
 
     Args:
-        k: numbers of tries of pass@k; a problem needs at least that many completions.
+        k: numbers of tries of pass@k and maj@k; a problem needs at least that many completions.
         success_threshold: the reward from which a completion counts as solved.
         dirname: folder for the files, under the run's folder or absolute.
         prefix: of the logged names in validation.

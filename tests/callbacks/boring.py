@@ -37,8 +37,10 @@ class BoringPolicy(LightningModule):
         self.eval_format[0] = float("nan")
         self.eval_lengths = torch.randint(1, 100, (problems, samples), generator=random)
         self.eval_truncated = self.eval_lengths > 80
+        letters = torch.randint(0, 4, (problems, samples), generator=random).tolist()
+        self.answers = [["abc"[i] if i < 3 else None for i in row] for row in letters]
         self.extra = {}  # merged into what training_step returns
-        self.left_out = ()  # keys that training_step and validation_step forget
+        self.left_out = ("answers",)  # keys that training_step and validation_step forget
 
     def training_step(self, batch, batch_idx):
         outputs = {
@@ -72,6 +74,7 @@ class BoringPolicy(LightningModule):
             "prompts": [f"problem {row}" for row in rows],
             "completions": [[f"answer {row}.{i}" for i in range(samples)] for row in rows],
             "sources": ["odd" if row % 2 else "even" for row in rows],
+            "answers": [self.answers[row] for row in rows],
         }
         return self._without(outputs)
 

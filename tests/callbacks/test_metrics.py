@@ -1,5 +1,6 @@
 import itertools
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from lgrpo_callbacks.metrics import (
     PassAtK,
     bootstrap_interval,
     kl_estimates,
+    majority_at_k,
     pass_at_k,
 )
 
@@ -49,6 +51,46 @@ def test_pass_at_k_takes_problems_with_different_numbers_of_samples():
 def test_pass_at_k_refuses_impossible_counts(samples, correct, k, message):
     with pytest.raises(ValueError, match=message):
         pass_at_k(torch.tensor([samples]), torch.tensor([correct]), k)
+
+
+def brute_force_majority_at_k(answers, correct, k):
+    total, draws = 0.0, list(itertools.combinations(range(len(answers)), k))
+    for draw in draws:
+        votes = Counter(answers[index] for index in draw if answers[index] is not None)
+        winners = [answer for answer in votes if votes[answer] == max(votes.values())]
+        for winner in winners:
+            right = [
+                good for answer, good in zip(answers, correct, strict=True) if answer == winner
+            ]
+            total += sum(right) / len(right) / len(winners)
+    return total / len(draws)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["x", "y", "z", None]), st.booleans()), min_size=1,
+                max_size=8), st.data())  # fmt: skip
+def test_majority_at_k_equals_the_votes_of_all_subsets(completions, data):
+    answers, correct = zip(*completions, strict=True)
+    k = data.draw(st.integers(1, len(answers)))
+    wanted = brute_force_majority_at_k(answers, correct, k)
+    assert majority_at_k(answers, correct, k) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_majority_of_all_completions_is_one_vote():
+    assert majority_at_k(["4", "5", "4", "6"], [True, False, True, False], 4) == 1
+    assert majority_at_k(["4", "5"], [True, False], 2) == 0.5
+    assert majority_at_k([None, None], [True, True], 1) == 0
+    # Too many subsets to look at: 100 completions, 60 of them right, and a vote of 50.
+    assert majority_at_k(["4"] * 60 + ["5"] * 40, [True] * 60 + [False] * 40, 50) > 0.95
+
+
+def test_majority_at_k_refuses_impossible_counts():
+    with pytest.raises(ValueError, match="maj@3 needs"):
+        majority_at_k(["4", "5"], [True, False], 3)
+    with pytest.raises(ValueError, match="maj@0 needs"):
+        majority_at_k(["4"], [True], 0)
+    with pytest.raises(ValueError, match="got 1 and 2"):
+        majority_at_k(["4"], [True, False], 1)
 
 
 def test_pass_at_k_metric_weighs_problems_not_batches():

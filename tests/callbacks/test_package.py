@@ -17,6 +17,7 @@ WITH_EXAMPLES = [
     "lgrpo_callbacks.export_huggingface",
     "lgrpo_callbacks.jsonl",
     "lgrpo_callbacks.kl_tracker",
+    "lgrpo_callbacks.metrics.majority",
     "lgrpo_callbacks.metrics.masked_means",
     "lgrpo_callbacks.metrics.pass_at_k",
     "lgrpo_callbacks.metrics.process_tree",

@@ -67,6 +67,47 @@ def test_figures_equal_an_independent_computation(tmp_path):
     assert set(got) == {f"eval/pass@{k}_{end}" for k in (1, 3) for end in ("low", "high")}
 
 
+def expected_majority_at_k(answers, rewards, k):
+    per_problem = []
+    for texts, scores in zip(answers, rewards.tolist(), strict=True):
+        known = list(zip(texts, scores, strict=True))
+        draws = []
+        for draw in itertools.combinations(known, k):
+            texts = [answer for answer, _ in draw if answer is not None]
+            most = max((texts.count(text) for text in texts), default=0)
+            winners = {text for text in texts if texts.count(text) == most}
+            worth = [statistics.mean(r >= 1 for a, r in known if a == text) for text in winners]
+            draws.append(statistics.mean(worth) if worth else 0.0)
+        per_problem.append(statistics.mean(draws))
+    return statistics.mean(per_problem)
+
+
+def test_majorities_are_counted_where_completions_have_answers(tmp_path):
+    module = BoringPolicy(problems=7)
+    module.left_out = ()
+    evaluator = RewardEvaluator(k=(1, 3, 4))
+    trainer = make_trainer(tmp_path, evaluator, limit_val_batches=1.0)
+    trainer.validate(module, verbose=False)
+    got = trainer.callback_metrics
+    for k in (1, 3, 4):
+        wanted = expected_majority_at_k(module.answers, module.eval_rewards, k)
+        assert got[f"eval/maj@{k}"].item() == pytest.approx(wanted)
+        assert got[f"eval/maj@{k}_low"] < wanted < got[f"eval/maj@{k}_high"]
+    assert [row["answers"] for row in read_jsonl(evaluator.paths[0])] == module.answers
+
+
+def test_unrewarded_completions_have_no_vote():
+    nan = float("nan")
+    problems = [
+        make_problem([1.0, 0.0, nan, nan], answers=["a", "b", "b", "b"]),
+        make_problem([0.0, nan, nan, nan], answers=["a", "a", "a", "a"]),
+        make_problem([1.0, 1.0, 1.0, 1.0]),  # of a set whose problems have no answers
+    ]
+    figures = evaluate_problems(problems, [1, 2], success_threshold=1.0, resamples=10)
+    assert figures["maj@1"] == 0.25
+    assert figures["maj@2"] == 0.5  # of the first problem alone, a tie
+
+
 def test_unrewarded_completions_are_left_out_and_counted():
     nan = float("nan")
     problems = [
@@ -248,6 +289,15 @@ def test_too_few_completions_are_refused_at_the_first_batch(tmp_path):
     trainer = make_trainer(tmp_path, RewardEvaluator(k=[1, 8]), limit_val_batches=1.0)
     with pytest.raises(ValueError, match=r"needs 8 completions .* returned 4"):
         trainer.validate(BoringPolicy(samples=4))
+
+
+def test_answers_of_another_size_are_refused(tmp_path):
+    module = BoringPolicy()
+    module.left_out = ()
+    module.answers = [row[:2] for row in module.answers]
+    trainer = make_trainer(tmp_path, RewardEvaluator(), limit_val_batches=1.0)
+    with pytest.raises(ValueError, match="answers must have 4 entries for every problem, got 2"):
+        trainer.validate(module)
 
 
 def test_sizes_that_differ_from_the_rewards_are_refused(tmp_path):

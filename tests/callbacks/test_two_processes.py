@@ -82,6 +82,7 @@ def test_the_coefficient_is_steered_alike_on_all_ranks(runs):
 
 def test_evaluations_are_those_of_one_process_with_uneven_ranks(runs):
     assert [record["step"] for record in runs["one"]["history"]] == [0, 3]
+    assert {"eval/pass@3", "eval/maj@3"} <= set(runs["one"]["history"][0]["metrics"])
     assert [rank["history"] for rank in runs["two"]] == [runs["one"]["history"]] * 2
     assert [rank["monitored"] for rank in runs["two"]] == [runs["one"]["monitored"]] * 2
 

@@ -69,6 +69,7 @@ def main(folder, processes):
     tracker = KLTracker(target=0.01, horizon=100)
     evaluator, recorder = RewardEvaluator(k=[1, 3]), Recorder()
     module = make_module(processes)
+    module.left_out = ()  # with answers, so that majorities are counted
     trainer = fit(
         folder / "run",
         processes,

@@ -2,6 +2,7 @@
 
 from lgrpo_callbacks.metrics.bootstrap import bootstrap_interval
 from lgrpo_callbacks.metrics.kl import kl_estimates
+from lgrpo_callbacks.metrics.majority import majority_at_k
 from lgrpo_callbacks.metrics.masked_means import MaskedMeans, MeansAndWeights
 from lgrpo_callbacks.metrics.pass_at_k import PassAtK, pass_at_k
 from lgrpo_callbacks.metrics.process_tree import (
@@ -18,6 +19,7 @@ __all__ = [
     "bootstrap_interval",
     "intermediate_proportion",
     "kl_estimates",
+    "majority_at_k",
     "pass_at_k",
     "path_depth",
 ]
