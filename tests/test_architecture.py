@@ -41,7 +41,8 @@ ROOMS: dict[str, set[str]] = {
     **dict.fromkeys(sorted(MODULE_PARTS), PURE | LIBRARY_ROOMS | MODULE_PARTS),
     "module": PURE | LIBRARY_ROOMS | MODULE_PARTS,
     "report": set(),
-    "cli": PURE | LIBRARY_ROOMS | {"module", "report"},
+    "study": PURE,
+    "cli": PURE | LIBRARY_ROOMS | {"module", "report", "study"},
     "__main__": {"cli"},
 }
 
@@ -56,6 +57,7 @@ LIBRARIES: dict[str, set[str]] = {
     "data": {"torch", "datasets", "lightning", "transformers", "numpy", "pyarrow", "jinja2"},
     **{part: {"torch", "lightning", "transformers"} for part in [*MODULE_PARTS, "module"]},
     "report": {"yaml"},
+    "study": {"torch", "jsonargparse", "matplotlib"},
     "cli": {"torch", "lightning", "transformers", "lgrpo_callbacks"},
     "__main__": set(),
 }

@@ -1,0 +1,1 @@
+"""Studies: what λ-GRPO does, measured over many small runs."""
