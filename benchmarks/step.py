@@ -194,7 +194,7 @@ def run(case: Case, contender: str, steps: int) -> list[float]:
     """CPU seconds of each step but the first; to be called in a fresh process."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     for name in ("lightning.pytorch", "transformers", "trl"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as name:

@@ -181,6 +181,19 @@ def test_under_autocast():
     assert (out.logprobs - expected)[out.mask].abs().mean() < 0.1
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_policy_can_be_trained_afterwards(autocast):
+    # Frequencies of dynamic rotary embeddings are computed anew, and kept, while sampling.
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
+    policy = tiny_policy(max_position_embeddings=8, rope_parameters=rope)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        out = draw(policy, max_new_tokens=20)
+        logprobs = completion_logprobs(policy, *prompts(*PROMPTS), out.ids, out.mask, 1.0, "padded")
+    (logprobs * out.logprobs).sum().backward()
+    assert all(parameter.grad is not None for parameter in policy.parameters())
+    out.logprobs.add_(1.0)
+
+
 def test_the_attention_is_put_back_also_after_an_error(monkeypatch):
     policy = tiny_policy()
     before = policy.config._attn_implementation
