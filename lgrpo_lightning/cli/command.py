@@ -12,14 +12,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lgrpo_lightning import __version__
 from lgrpo_lightning.cli.checkpoints import read_checkpoint
 from lgrpo_lightning.cli.fit_summary import summarise
-from lgrpo_lightning.cli.interruption import SaveBeforeEnd, farewell
+from lgrpo_lightning.cli.interruption import SaveBeforeEnd, exit_code, farewell
 from lgrpo_lightning.cli.options import add_options, checkpoint_to_load, experiment
-from lgrpo_lightning.cli.parser import RunParser
+from lgrpo_lightning.cli.parser import RunParser, in_one_line
 from lgrpo_lightning.cli.predictions import PredictionWriter
 from lgrpo_lightning.cli.progress import RunProgressBar
 from lgrpo_lightning.cli.results import report_results
@@ -61,6 +61,7 @@ class LambdaCLI(LightningCLI):
             auto_configure_optimizers=False,
             parser_class=RunParser,
             parser_kwargs={
+                "prog": "lgrpo",
                 "description": "Fine-tune a causal language model with λ-GRPO. "
                 "`lgrpo report RUN_DIR` shows a run as an HTML page.",
                 "version": __version__,
@@ -138,7 +139,7 @@ class LambdaCLI(LightningCLI):
         except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
             if "folder" in vars(self) and self.folder.is_dir() and not any(self.folder.iterdir()):
                 self.folder.rmdir()
-            raise ConfigError(str(error)) from error
+            raise ConfigError(in_one_line(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 - LightningCLI's
         """Make the trainer, whose files go to the run's folder."""
@@ -183,7 +184,8 @@ class LambdaCLI(LightningCLI):
             self.trainer.fit(**kwargs, **self._checkpoint())
         except SystemExit as error:  # Lightning's end after SIGTERM and Ctrl-C
             _print(farewell(self.folder, self.trainer, self.arguments))
-            sys.exit(143 if isinstance(error, SIGTERMException) else 130)
+            error.code = exit_code(error)
+            raise
         except Exception:
             if self.trainer.global_step > 0:
                 _print(farewell(self.folder, self.trainer, self.arguments))

@@ -137,6 +137,8 @@ def _next_commands(folder: Path, trainer: Trainer, best: ModelCheckpoint | None)
         ]
     if any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
         lines.append(f"  tensorboard --logdir {shown_path(folder.parent)}")
+    if config.is_file():
+        lines.append(f"  lgrpo report {shown_path(folder)}")
     which = ""
     if best is not None:
         which = f", with the best checkpoint ({best.monitor} {best.best_model_score:.3f})"

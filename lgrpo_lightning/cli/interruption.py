@@ -1,8 +1,10 @@
 """What is kept of a run that ends early, and how to go on with it."""
 
 import shlex
+import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -26,6 +28,13 @@ class SaveBeforeEnd(Callback):
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint):
                 callback.save_on_exception = together
+
+
+def exit_code(end: SystemExit) -> Any:  # noqa: ANN401 - sys.exit takes anything
+    """What a shell expects of a program that a signal ended; Lightning exits with 0 or 1."""
+    if isinstance(end, SIGTERMException):
+        return 128 + signal.SIGTERM
+    return 128 + signal.SIGINT if isinstance(end.__context__, KeyboardInterrupt) else end.code
 
 
 def farewell(folder: Path, trainer: Trainer, arguments: Sequence[str]) -> str:

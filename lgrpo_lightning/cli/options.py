@@ -19,7 +19,8 @@ def add_options(parser: LightningArgumentParser) -> None:
         "--name",
         type=str | None,
         default=None,
-        help="Name of the experiment; by default that of the first config file.",
+        help="Name of the experiment; by default that of the config file, or of all joined: "
+        "'gsm8k-lora'.",
     )
     parser.add_argument(
         "--threads",
@@ -45,11 +46,10 @@ def add_options(parser: LightningArgumentParser) -> None:
 
 
 def experiment(options: Any) -> str:  # noqa: ANN401 - jsonargparse's Namespace
-    """The experiment's name: as given, or that of the first config file."""
+    """The experiment's name: as given, or made of those of the config files."""
     if options.name:
         return str(options.name)
-    configs = options.config or []
-    return Path(str(configs[0])).stem if configs else "run"
+    return "-".join(Path(str(config)).stem for config in options.config or []) or "run"
 
 
 def checkpoint_to_load(options: Any, command: str) -> str | None:  # noqa: ANN401

@@ -8,6 +8,25 @@ from typing import NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+# jsonargparse's words → shorter ones, one after the other.
+_WORDING = (
+    (r"Type typing\.Callable\S* \S+ expects a function or a callable class: ", ""),
+    (r"^- Expected a path but .* either not accessible or invalid - ", ""),  # a list's file
+    (r"[.,] Got value: Namespace\(.*\)", ""),
+    (r'Parser key "([^"]+)"', r"\1"),
+    (
+        r"Problem with given class_path '([^']+)': Option ('\w+') is not accepted",
+        r"\2 is no argument of \1",
+    ),
+    (r"<class '([\w.]+)'>", r"\1"),
+    (r"typing\.Literal(\[[^]]*\])", r"one of \1"),
+    (r"collections\.abc\.Sequence", "list"),
+    (r"Expected a ", "expected "),
+    (r"\. Got (?:value: )?", ", got "),
+)
+# Forms of a value that jsonargparse always tries too.
+_OTHER_FORMS = ("Not a valid subclass", "Expected a path")
+
 
 class RunParser(LightningArgumentParser):
     """LightningArgumentParser that answers mistakes shortly, without the list of all options."""
@@ -45,8 +64,12 @@ def explain(message: str, options: list[str], program: str) -> str:
         return f"there is no option {name!r}{hint}"
     key = re.match(r'Parser key "([^"]+)":\s*', message)
     text = message[key.end() :] if key else message
-    line = _in_words(_relevant(text) + _suggestion(text))
-    return f"{key[1]}: {line}" if key else line
+    return (f"{key[1]}: " if key else "") + in_one_line(text)
+
+
+def in_one_line(text: str) -> str:
+    """What jsonargparse says of a value, as one line with a suggestion."""
+    return _in_words(_relevant(text) + _suggestion(text))
 
 
 def _relevant(text: str) -> str:
@@ -54,11 +77,14 @@ def _relevant(text: str) -> str:
     if "Errors:" not in text:
         return text
     listed, _, given = text.partition("Errors:")[2].partition("Given value type:")
-    errors = [" ".join(entry.split()) for entry in re.split(r"\n\s*- ", listed) if entry.strip()]
-    telling = [entry for entry in errors if entry.startswith("Problem with")]
-    expected = [entry for entry in errors if entry.startswith("Expected a") and "None" not in entry]
-    value = given.partition("Given value:")[2].strip()
-    return "; ".join(telling[:1] or expected or errors) + ("" if telling else f". Got {value}")
+    indent = listed[: listed.index("- ")]  # entries can hold lists of their own, further in
+    entries = [" ".join(entry.split()) for entry in listed.split(f"{indent}- ")]
+    errors = [entry for entry in entries if entry and not entry.startswith(_OTHER_FORMS)]
+    telling = [entry for entry in errors if not entry.startswith("Expected a")]
+    if telling:
+        return telling[0]
+    expected = [entry for entry in errors if "NoneType" not in entry] or errors
+    return "; ".join(expected) + f". Got {given.partition('Given value:')[2].strip()}"
 
 
 def _suggestion(text: str) -> str:
@@ -85,7 +111,6 @@ def _nearest(name: str, names: list[str]) -> str:
 def _in_words(text: str) -> str:
     """One line, without Python's way to print types."""
     line = " ".join(text.split())
-    line = re.sub(r"<class '([\w.]+)'>", r"\1", line)
-    line = re.sub(r"typing\.Literal(\[[^]]*\])", r"one of \1", line)
-    line = line.replace("Expected a ", "expected ").replace("one of one of", "one of")
-    return line.replace(". Got value:", ", got").replace(". Got ", ", got ")
+    for pattern, words in _WORDING:
+        line = re.sub(pattern, words, line)
+    return line

@@ -4,7 +4,6 @@ A mistake of the user's is reported in one line, without a traceback, and exits 
 command line or a config file cannot be parsed). Ctrl-C exits with 130, SIGTERM with 143.
 """
 
-import logging
 import os
 import sys
 import traceback
@@ -17,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import lgrpo_callbacks
 from lgrpo_lightning.cli.command import ConfigError, LambdaCLI
-from lgrpo_lightning.cli.noise import without_noise
+from lgrpo_lightning.cli.console import console
 from lgrpo_lightning.cli.run_folder import is_first_process
 from lgrpo_lightning.rewards.runner import RewardError
 
@@ -34,22 +33,20 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: what follows ``lgrpo``; None for that of this process.
     """
-    logging.basicConfig(format="%(message)s")
-    # What all processes would say alike is said once.
-    level = logging.INFO if is_first_process(os.environ) else logging.WARNING
-    logging.getLogger("lgrpo_lightning").setLevel(level)
     # A console script does not find modules in the working directory, where users keep theirs.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        with without_noise():
+        with console(own_messages=is_first_process(os.environ)):
             LambdaCLI(args=args)
     except (ConfigError, MisconfigurationException, RewardError) as error:
-        _fail(error)
+        _fail(str(error))
     except ValueError as error:
         if not _is_ours(error):
             raise
-        _fail(error)
+        _fail(str(error))
+    except KeyboardInterrupt:  # before training; later it is Lightning that ends the run
+        sys.exit(130)
     except torch.OutOfMemoryError as error:
         error.add_note(_OUT_OF_MEMORY)
         raise
@@ -61,8 +58,8 @@ def _is_ours(error: ValueError) -> bool:
     return any(raised_in.is_relative_to(home) for home in _HOMES)
 
 
-def _fail(error: Exception) -> NoReturn:
-    """End the process with the error's message."""
+def _fail(message: str) -> NoReturn:
+    """End the process with a message."""
     rank = rank_zero_only.rank  # type: ignore[attr-defined]  # Lightning sets it
-    print(f"lgrpo{f', process {rank}' if rank else ''}: {error}", file=sys.stderr)
+    print(f"lgrpo{f', process {rank}' if rank else ''}: {message}", file=sys.stderr)
     sys.exit(1)

@@ -1,4 +1,4 @@
-"""What Lightning and transformers print although it is no news in these runs."""
+"""What a run shows in the terminal besides its progress and results."""
 
 import logging
 import re
@@ -19,6 +19,8 @@ _WARNINGS = (
     r".*does not have many workers",
     # Lightning's own use of torch.
     r".*isinstance\(treespec, LeafSpec\)",
+    # The estimate of the summary counts 4 bytes a weight, as a policy in float32 has.
+    r"Precision .* is not supported by the model summary",
     # Micro-batches of a rollout are counted in completions, not in prompts.
     "Trying to infer the `batch_size`",
 )
@@ -30,8 +32,26 @@ _MESSAGES = re.compile(
 
 
 @contextmanager
-def without_noise() -> Iterator[None]:
-    """Leave out advertisements, bars of loading, and warnings about what is meant to be so."""
+def console(own_messages: bool) -> Iterator[None]:
+    """Show what this package tells; leave out advertisements and what is meant to be so.
+
+    Args:
+        own_messages: show them all, or only warnings, in processes that would say the same again.
+    """
+    own = logging.getLogger("lgrpo_lightning")
+    level, handler = own.level, logging.StreamHandler()
+    own.setLevel(logging.INFO if own_messages else logging.WARNING)
+    own.addHandler(handler)
+    try:
+        with _without_noise():
+            yield
+    finally:
+        own.removeHandler(handler)
+        own.setLevel(level)
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
     info = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     bars = transformers.utils.logging.is_progress_bar_enabled()
     with warnings.catch_warnings():

@@ -1,0 +1,78 @@
+"""``lgrpo validate``, ``test`` and ``predict``."""
+
+import json
+
+import pytest
+import torch
+
+from lgrpo_callbacks import read_jsonl
+from lgrpo_lightning.cli.predictions import prediction_rows
+from lgrpo_lightning.cli.results import write_results
+from lgrpo_lightning.data import PromptBatch
+from tests.cli.running import lgrpo
+
+
+@pytest.mark.parametrize(("command", "prefix"), [("validate", "eval"), ("test", "test")])
+def test_figures_are_printed_once_and_written(place, trained, command, prefix):
+    checkpoint = trained.run / "checkpoints" / "last.ckpt"
+    outcome = lgrpo(command, "-c", "tiny.yaml", "--ckpt_path", checkpoint)
+    assert outcome.code == 0, outcome.err
+    (run,) = place.glob(f"runs/tiny/*-{command}")
+    results = json.loads((run / "results.json").read_text())
+    assert (results["command"], results["step"]) == (command, 2)
+    assert results["checkpoint"] == str(checkpoint)
+    metrics = results["metrics"]
+    assert metrics[f"{prefix}/problems"] == 8
+    (rows,) = run.glob("evaluations/*-step-00000002.jsonl")
+    rewards = [row["rewards"][0] for row in read_jsonl(rows)]
+    assert metrics[f"{prefix}/reward"] == sum(rewards) / 8
+    assert outcome.out.count(f"{prefix}/reward ") == 1
+    assert f"{command}  " in outcome.out
+    assert "written to: runs/tiny/" in outcome.out
+
+
+def test_predictions_are_written_in_the_order_of_the_data(place, trained):
+    outcome = lgrpo(
+        *("predict", "-c", "tiny.yaml", "--ckpt_path", trained.run / "checkpoints" / "last.ckpt"),
+        *("--data.eval_prompts_per_batch", 3, "--model.eval_completions", 2),
+    )
+    assert outcome.code == 0, outcome.err
+    (path,) = place.glob("runs/tiny/*-predict/predictions.jsonl")
+    assert f"predictions: {path.relative_to(place)}" in outcome.out
+    rows = read_jsonl(path)
+    assert [row["row"] for row in rows] == list(range(8))
+    for row in rows:
+        assert row["source"] == "heldout"
+        assert len(row["completions"]) == len(row["lengths"]) == 2
+        right = [f"\\boxed{{{row['columns']['answer']}}}" in text for text in row["completions"]]
+        assert row["rewards"] == row["reward_breakdown"]["boxed_match_reward"] == right
+
+
+def test_a_prediction_has_all_that_belongs_to_its_prompt():
+    batch = PromptBatch(["a", "b"], {"answer": ["1", "2"]}, ["x", "y"], [5, 6])
+    outputs = {
+        "prompts": ["a", "b"],
+        "completions": [["c"], ["d"]],
+        "rewards": torch.tensor([[1.0], [0.0]]),
+        "reward_breakdown": {"f": torch.tensor([[1.0], [0.0]])},
+        "lengths": torch.tensor([[3], [4]]),
+        "truncated": torch.tensor([[False], [True]]),
+    }
+    assert list(prediction_rows(outputs, batch))[1] == {
+        "source": "y",
+        "row": 6,
+        "prompt": "b",
+        "completions": ["d"],
+        "rewards": [0.0],
+        "reward_breakdown": {"f": [0.0]},
+        "lengths": [4],
+        "truncated": [True],
+        "columns": {"answer": "2"},
+    }
+
+
+def test_results_are_strict_json(tmp_path):
+    metrics = {"a": 0.5, "b": float("nan")}
+    path = write_results(tmp_path, {"command": "test", "metrics": metrics})
+    assert json.loads(path.read_text()) == {"command": "test", "metrics": {"a": 0.5, "b": None}}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
