@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 log = logging.getLogger(__name__)
 
@@ -89,16 +90,25 @@ class PolicySettings:
         """The model's configuration, without its weights.
 
         Raises:
-            ValueError: if there is no such folder or hub model.
+            ValueError: if there is no such folder or hub model, or it is no causal language model.
         """
         check_model_path(self.path)
         try:
             config: PretrainedConfig = AutoConfig.from_pretrained(
                 self.path, revision=self.revision, trust_remote_code=self.trust_remote_code
             )
-        except OSError as error:
-            raise ValueError(_not_found(self.path, "model", error)) from error
+        except (OSError, ValueError) as error:
+            raise ValueError(_refusal(self.path, "model", error)) from error
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not self._own_code(config):
+            raise ValueError(
+                f"policy.path {self.path!r} holds a {config.model_type} model, which transformers "
+                "has no causal language model for; give one that continues text"
+            )
         return config
+
+    def _own_code(self, config: PretrainedConfig) -> bool:
+        """Whether the model comes with code of its own that may be run."""
+        return self.trust_remote_code and "auto_map" in config.to_dict()
 
 
 def check_model_path(path: str) -> None:
@@ -136,8 +146,8 @@ def load_policy(settings: PolicySettings) -> nn.Module:
             attn_implementation=settings.attn_implementation,
             trust_remote_code=settings.trust_remote_code,
         )
-    except OSError as error:
-        raise ValueError(_not_found(settings.path, "model", error)) from error
+    except (OSError, ValueError) as error:
+        raise ValueError(_refusal(settings.path, "model", error)) from error
     if settings.disable_dropout:
         disable_dropout(model)
     policy: nn.Module = model if settings.lora is None else add_lora(model, settings.lora)
@@ -149,33 +159,41 @@ def load_policy(settings: PolicySettings) -> nn.Module:
 
 
 def add_lora(model: PreTrainedModel, lora: LoRASettings) -> nn.Module:
-    """Freeze the model and put a fresh adapter on it; its effect is zero at first."""
+    """Freeze the model and put a fresh adapter on it; its effect is zero at first.
+
+    Raises:
+        ValueError: if the model has no such layers.
+    """
     from peft import LoraConfig, get_peft_model
 
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=lora.r,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=lora.target_modules,
-            use_dora=lora.use_dora,
-            task_type="CAUSAL_LM",
-        ),
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        use_dora=lora.use_dora,
+        task_type="CAUSAL_LM",
     )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise ValueError(f"policy.lora does not fit the model: {error}") from error
 
 
 def disable_dropout(model: nn.Module) -> None:
     """Set every dropout probability in the model to 0, also those used as plain numbers.
 
-    The latter are attributes such as ``attention_dropout``, ``hidden_dropout`` and ``layerdrop``.
+    The latter are attributes of modules or of their configuration, such as ``attention_dropout``,
+    ``hidden_dropout`` and ``layerdrop``.
     """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        for name, value in vars(module).items():
-            if "drop" in name and isinstance(value, float):
-                setattr(module, name, 0.0)
+        config = getattr(module, "config", None)
+        for holder in (module, config) if isinstance(config, PretrainedConfig) else (module,):
+            for name, value in vars(holder).items():
+                if "drop" in name and isinstance(value, float):
+                    setattr(holder, name, 0.0)
 
 
 def load_tokenizer(settings: PolicySettings) -> PreTrainedTokenizerBase:
@@ -194,8 +212,8 @@ def load_tokenizer(settings: PolicySettings) -> PreTrainedTokenizerBase:
             revision=settings.revision,
             trust_remote_code=settings.trust_remote_code,
         )
-    except OSError as error:
-        raise ValueError(_not_found(settings.path, "tokenizer", error)) from error
+    except (OSError, ValueError) as error:
+        raise ValueError(_refusal(settings.path, "tokenizer", error)) from error
     if tokenizer.eos_token_id is None:
         raise ValueError(
             f"the tokenizer of {settings.path!r} has no end-of-sequence token, so no completion "
@@ -217,7 +235,9 @@ def end_token_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> list[
     return sorted({int(token) for token in [tokenizer.eos_token_id, *several] if token is not None})
 
 
-def _not_found(path: str, what: str, error: OSError) -> str:
+def _refusal(path: str, what: str, error: OSError | ValueError) -> str:
+    if isinstance(error, ValueError):
+        return f"the {what} of policy.path {path!r} cannot be loaded: {error}"
     reason = str(error).partition("\n")[0]
     return (
         f"no {what} could be loaded from {path!r}, neither as a local Hugging Face folder (looked "
