@@ -26,6 +26,7 @@ _CHARACTER = 9 * 72 / _DPI  # points, its width in this font: 0.602 em, rounded 
 _LANE = 24.0  # points
 _THINNEST, _THICKEST = 1.2, 9.0  # points, lines of one completion and of the whole group
 _MARGIN = 2.0  # characters
+_NARROWEST = 84.0  # characters, what the header takes
 _HEADER, _FOOTER = 2.6, 0.9  # lanes
 _COLUMNS = 32.0  # characters, for the figures of the completions
 
@@ -56,7 +57,7 @@ def draw_tree(record: TreeRecord) -> "Figure":
     from matplotlib.figure import Figure
 
     layout = lay_out(record)
-    width = layout.width + GAP + _COLUMNS + 2 * _MARGIN  # characters
+    width = max(layout.width + GAP + _COLUMNS, _NARROWEST) + 2 * _MARGIN  # characters
     lanes = max(len(layout.leaves), 1)
     height = (lanes + _HEADER + _FOOTER) * _LANE
     figure = Figure(figsize=(width * _CHARACTER / 72, height / 72), facecolor="white")
@@ -156,7 +157,7 @@ class _Painter:
             f"± {record['std_reward']:.2f}"
         )
         self._write(0, top + 0.25, title, va="top", weight="bold")
-        room = int(self.layout.width + GAP + _COLUMNS) - 8
+        room = int(max(self.layout.width + GAP + _COLUMNS, _NARROWEST)) - 8
         self._write(0, top + 0.75, "prompt  " + shorten(record["prompt"], room), va="top")
         left = self.layout.width + GAP
         self._write(left + 0.5, -0.55, f"{'reward':>7} {'adv.':>7} {'tokens':>6}", small=False)
