@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import jsonargparse
 import pytest
+import yaml
 from lightning.pytorch import Callback
 
 import lgrpo_callbacks
@@ -48,3 +51,12 @@ def test_only_the_reference_has_an_argument_without_default(name):
 def test_a_misspelt_argument_is_named():
     with pytest.raises(jsonargparse.ArgumentError, match="every_n_step'"):
         parse(YAML.replace("every_n_steps: 100", "every_n_step: 100"))
+
+
+def test_the_yaml_of_the_documentation_is_true():
+    text = (Path(__file__).parents[2] / "docs" / "callbacks.md").read_text(encoding="utf-8")
+    trainer = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])["trainer"]
+    callbacks = parse(yaml.safe_dump({"callbacks": trainer["callbacks"]}))
+    assert {type(item).__name__ for item in callbacks} == set(lgrpo_callbacks.__all__) - {
+        "read_jsonl"
+    }
