@@ -17,8 +17,9 @@ _WARNINGS = (
     "The dirpath has changed from",
     # An evaluation of prompts is not a matter of loading data.
     r".*does not have many workers",
-    # Lightning's own use of torch.
+    # Lightning's own use of torch, and peft's of transformers.
     r".*isinstance\(treespec, LeafSpec\)",
+    "`is_gradient_checkpointing` is deprecated",
     # The estimate of the summary counts 4 bytes a weight, as a policy in float32 has.
     r"Precision .* is not supported by the model summary",
     # Micro-batches of a rollout are counted in completions, not in prompts.

@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from lgrpo_lightning.cli.command import LambdaCLI
-from tests.cli.running import Outcome, config, lgrpo
+from tests.cli.running import Outcome, command_parser, config, lgrpo
 
 
 @dataclass(frozen=True)
@@ -24,24 +23,10 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-class ParserReadyError(Exception):
-    """What follows the making of the parser is not wanted."""
-
-
-class ParserOnly(LambdaCLI):
-    """The command line, up to its parser."""
-
-    def parse_arguments(self, parser, args):
-        raise ParserReadyError
-
-
 @pytest.fixture(scope="session")
 def parser():
     """The parser of the command line."""
-    cli = ParserOnly.__new__(ParserOnly)
-    with pytest.raises(ParserReadyError):
-        cli.__init__([])
-    return cli.parser
+    return command_parser()
 
 
 @pytest.fixture(scope="session")

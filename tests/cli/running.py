@@ -1,6 +1,7 @@
 """Runs the command line in this process, on a policy and data that take a second."""
 
 import contextlib
+import functools
 import io
 import logging
 import sys
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lgrpo_lightning.cli import main
+from lgrpo_lightning.cli.command import LambdaCLI
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +53,26 @@ def lgrpo(*arguments: object) -> Outcome:
     finally:
         sys.argv = argv
     return Outcome(code, out.getvalue(), err.getvalue())
+
+
+class ParserReadyError(Exception):
+    """What follows the making of the parser is not wanted."""
+
+
+class ParserOnly(LambdaCLI):
+    """The command line, up to its parser."""
+
+    def parse_arguments(self, parser, args):
+        raise ParserReadyError
+
+
+@functools.cache
+def command_parser():
+    """The parser of ``lgrpo``; making it takes longer than using it."""
+    cli = ParserOnly.__new__(ParserOnly)
+    with contextlib.suppress(ParserReadyError):
+        cli.__init__([])
+    return cli.parser
 
 
 def config(folder: Path, name: str = "tiny") -> Path:
