@@ -1,17 +1,27 @@
 """A resumed run equals an uninterrupted one, to the bit."""
 
 import csv
+from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from lgrpo_lightning.objective import LambdaGRPOLoss
 from lgrpo_lightning.policy import LoRASettings
-from tests.module.runs import equal, make_data, make_module, make_trainer, weights
+from tests.module.runs import (
+    HELD_OUT,
+    Recorder,
+    equal,
+    make_data,
+    make_module,
+    make_trainer,
+    weights,
+)
 
-STEPS = 12  # optimizer steps: two rollouts of 2 × 2, in an epoch of four, and one more
+STEPS = 12  # optimizer steps; a rollout makes 8, or 4 where two micro-batches are accumulated
 CASES = {
     "plain": {},
     "accumulate": {"accumulate": 2},
@@ -67,3 +77,75 @@ def test_resumed_at_any_optimizer_step(uninterrupted, stop, tmp_path):
     whole = logged(folder)
     assert len(whole) == STEPS
     assert logged(tmp_path) == {step: row for step, row in whole.items() if step >= stop}
+
+
+def resumed(folder, checkpoint, **options):
+    """Resume a run of rollouts of 4 × 2 steps and make one more optimizer step."""
+    options = {"micro_batch_size": 1, "num_iterations": 2, **options}
+    accumulate = options.pop("accumulate", 1)
+    recorder = Recorder()
+    trainer = make_trainer(
+        folder, max_steps=4, callbacks=[recorder], accumulate_grad_batches=accumulate
+    )
+    trainer.fit(make_module(**options), datamodule=make_data(), ckpt_path=checkpoint)
+    return recorder
+
+
+@pytest.fixture
+def stopped(tmp_path):
+    """A checkpoint after 3 of the 8 steps of a rollout, as a mapping, and how to store it."""
+    trainer = make_trainer(tmp_path, max_steps=3)
+    trainer.fit(make_module(micro_batch_size=1, num_iterations=2), datamodule=make_data())
+    trainer.save_checkpoint(tmp_path / "stopped.ckpt")
+    return tmp_path / "stopped.ckpt"
+
+
+def warnings(caplog):
+    return [r.message for r in caplog.records if r.levelname == "WARNING"]
+
+
+def test_nothing_is_said_when_nothing_is_lost(tmp_path, stopped, caplog):
+    (output,) = resumed(tmp_path, stopped).outputs
+    assert torch.isfinite(output["loss"])
+    assert not warnings(caplog)
+
+
+def test_a_rollout_that_is_not_at_hand_is_sampled_anew_and_announced(tmp_path, stopped, caplog):
+    checkpoint = torch.load(stopped, weights_only=True)
+    del checkpoint["lgrpo_rollout"]  # as on several processes
+    torch.save(checkpoint, stopped)
+    recorder = resumed(tmp_path, stopped)
+    assert [(b.rollout, b.step) for b in recorder.batches] == [(0, 3)]
+    assert "resuming inside rollout 0 of epoch 0 without its completions" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"group_size": 4, "micro_batch_size": 2}, {"loss": LambdaGRPOLoss(kl_coef=0.1)}],
+    ids=["group size", "KL term"],
+)
+def test_a_rollout_of_another_kind_is_not_used(tmp_path, stopped, caplog, options):
+    (output,) = resumed(tmp_path, stopped, **options).outputs
+    assert torch.isfinite(output["loss"])
+    assert "sampling anew" in caplog.text
+
+
+class SaveAtEvaluation(Callback):
+    def on_validation_end(self, trainer, pl_module):
+        trainer.save_checkpoint(Path(trainer.default_root_dir) / "half.ckpt")
+
+
+def test_gradients_that_are_lost_are_announced(tmp_path, caplog):
+    trainer = make_trainer(
+        tmp_path,
+        max_steps=2,
+        accumulate_grad_batches=4,
+        val_check_interval=6,  # half way between the two optimizer steps
+        callbacks=[SaveAtEvaluation()],
+    )
+    module = make_module(micro_batch_size=1, num_iterations=2)
+    trainer.fit(module, datamodule=make_data(eval_path=HELD_OUT))
+    assert not warnings(caplog)
+    resumed(tmp_path, tmp_path / "half.ckpt", accumulate=4)
+    assert "resuming between two optimizer steps: the gradients of 2 micro-batches" in caplog.text
+    assert "sampling anew" not in caplog.text
