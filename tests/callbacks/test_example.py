@@ -1,4 +1,4 @@
-"""The project in examples/ that knows nothing of lgrpo_lightning and transformers."""
+"""The project in examples/, in an interpreter without lgrpo_lightning and transformers."""
 
 import ast
 import csv

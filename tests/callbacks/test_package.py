@@ -5,7 +5,6 @@ import pkgutil
 import pytest
 
 import lgrpo_callbacks
-from tests.callbacks.alone import run_alone
 
 MODULES = [
     info.name for info in pkgutil.walk_packages(lgrpo_callbacks.__path__, "lgrpo_callbacks.")
@@ -23,20 +22,6 @@ WITH_EXAMPLES = [
     "lgrpo_callbacks.reference_sync",
     "lgrpo_callbacks.reward_evaluator",
 ]
-
-RUN = """
-import sys
-from tests.callbacks.boring import make_trainer
-from tests.callbacks.trees import TreePolicy
-from lgrpo_callbacks import CompletionLogger, KLTracker, ProcessTreeMonitor, RewardEvaluator
-
-callbacks = [KLTracker(), RewardEvaluator(), CompletionLogger(), ProcessTreeMonitor(4)]
-make_trainer(sys.argv[1], *callbacks, limit_val_batches=1.0).fit(TreePolicy())
-"""
-
-
-def test_the_callbacks_run_without_lgrpo_lightning_and_transformers(tmp_path):
-    run_alone(RUN, tmp_path)
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
