@@ -87,6 +87,9 @@ class Decoding:
         self.tokens = self.ids.new_empty(0)  # [n], drawn last
         self.drawn = self.ids.new_empty(0)  # [n], how many have been drawn
         self.prompt_lengths = task.prompt_mask.sum(-1)  # [B]
+        # A finished mask of four dimensions: the model builds none of its own.
+        self.no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
+        self.num_layers = causal_lm(policy).config.get_text_config().num_hidden_layers
         self.layout: RowLayout | None = None  # None after a row or a prompt has come or gone
 
     def run(self) -> None:
@@ -172,17 +175,15 @@ class Decoding:
         output = self.policy(
             input_ids=self.tokens.unsqueeze(1),
             position_ids=positions.unsqueeze(1),
-            # A finished mask of four dimensions: the model builds none of its own.
-            attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.ids.device),
+            attention_mask=self.no_mask,
             use_cache=False,
             **{ARGUMENT: attention},
         )
-        base = causal_lm(self.policy)
-        layers = base.config.get_text_config().num_hidden_layers
-        if attention.calls != layers:
+        if attention.calls != self.num_layers:
             raise ValueError(
-                f"{type(base).__name__} called the shared-prefix attention {attention.calls} times "
-                f"with {layers} layers, so its attention cannot be replaced; use sampler: hf"
+                f"{type(causal_lm(self.policy)).__name__} called the shared-prefix attention "
+                f"{attention.calls} times with {self.num_layers} layers, so its attention cannot "
+                "be replaced; use sampler: hf"
             )
         self.step += 1
         self._draw(output.logits[:, -1], slice(None))
@@ -195,7 +196,9 @@ class Decoding:
         self.logprobs[rows, at] = logprobs.float()
         lengths = at + 1
         self.tokens[slots], self.drawn[slots] = tokens, lengths
-        ended = self.task.endings.reached(self._tails(rows, lengths))
+        one = self.task.endings.tail == 1
+        tails = tokens.unsqueeze(1) if one else self._tails(rows, lengths)
+        ended = self.task.endings.reached(tails)
         done = ended | (lengths == self.task.max_new_tokens)
         if not bool(done.any()):
             return

@@ -89,7 +89,6 @@ class SharedPrefixSampler:
         # A third faster than no_grad. The results are allocated outside, and so can be used freely.
         with sampling_mode(policy), torch.inference_mode():
             decoding.run()
-        torch.clear_autocast_cache()  # of weights cast here, which could not be trained with
         length = int(decoding.lengths.max())
         shape = (len(prompt_ids), group_size, length)
         mask = torch.arange(length, device=device) < decoding.lengths.unsqueeze(1)
