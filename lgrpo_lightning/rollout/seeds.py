@@ -22,5 +22,9 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed the default generators of the CPU and of ``device``; put both back afterwards."""
     devices = [device] if device.type not in ("cpu", "meta") else []
     with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
-        torch.manual_seed(seed)
+        if devices:
+            torch.manual_seed(seed)
+        else:
+            # torch.manual_seed would note a stack trace for every accelerator not in use.
+            torch.default_generator.manual_seed(seed)
         yield
