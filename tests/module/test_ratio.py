@@ -5,9 +5,12 @@ import torch
 
 from lgrpo_lightning.objective import LambdaGRPOLoss
 from lgrpo_lightning.policy import LoRASettings, row_logprobs
-from tests.module.runs import Recorder, make_data, make_module, make_trainer
+from tests.module.runs import Recorder, make_data, make_module, make_trainer, reward
 
-FAST = {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1)}
+FAST = {
+    "optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+    "rewards": [reward("row_number")],
+}
 
 
 def fit(folder, module, accumulate=1, **options):

@@ -4,10 +4,13 @@ import torch
 
 from lgrpo_lightning.objective import LambdaGRPOLoss
 from lgrpo_lightning.policy import LoRASettings, PolicySettings, load_policy, row_logprobs
-from tests.module.runs import ADDITION, Recorder, make_data, make_module, make_trainer
+from tests.module.runs import ADDITION, Recorder, make_data, make_module, make_trainer, reward
 
 KL = {"loss": LambdaGRPOLoss(kl_coef=0.1)}
-FAST = {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1)}
+FAST = {
+    "optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+    "rewards": [reward("row_number")],
+}
 
 
 def fit(folder, module, **options):

@@ -69,7 +69,7 @@ def test_clipping_bounds_the_gradient_of_an_optimizer_step(tmp_path):
     limit = 0.1
 
     def step_length(**options):
-        module = make_module(micro_batch_size=1)
+        module = make_module(micro_batch_size=4, group_size=8)
         _, _, recorder = fit(tmp_path, module, max_steps=1, accumulate_grad_batches=4, **options)
         changes = [p.detach() - recorder.before[name] for name, p in module.named_parameters()]
         return float(sum(change.double().square().sum() for change in changes)) ** 0.5 / 0.01

@@ -28,3 +28,8 @@ def fails(completions, **columns):
 
 def needs_answer(completions, answer, **columns):
     return [float(text == wanted) for text, wanted in zip(completions, answer, strict=True)]
+
+
+def row_number(completions, **columns):
+    """Differs within every group, whatever was sampled."""
+    return [float(row) for row in range(len(completions))]
