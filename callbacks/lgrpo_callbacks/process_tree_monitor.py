@@ -1,5 +1,6 @@
 """Shows the hidden process rewards of a group: statistics, data and pictures of its tree."""
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -143,7 +144,9 @@ class ProcessTreeMonitor(Callback):
         keys = _KEYS + _TREE_KEYS if self.max_trees else _KEYS
         found = require_keys(outputs, keys, self, pl_module, "training_step")
         self._count(found)
-        self._whole += self._groups.add(found)
+        # Kept until the groups are whole, hence without what is not needed.
+        needed = {key: found[key] for key in (*keys, "group_size") if key in found}
+        self._whole += self._groups.add(needed)
         # Only an optimizer step moves it; gradient accumulation needs no other bookkeeping.
         if trainer.global_step == self._seen_step:
             return
@@ -182,15 +185,22 @@ class ProcessTreeMonitor(Callback):
             dict(zip(_GROUP_MEANS, values.unbind(dim=1), strict=True)),
             torch.ones(len(values), dtype=torch.bool),
         )
-        means, weights = self._means.compute()  # sums over ranks
+        result = self._means.compute()  # sums over ranks
+        means, weights = torch.stack(
+            [torch.stack(list(part.values())) for part in result]
+        ).tolist()  # one copy to the CPU
         self._means.reset()
         # A name once logged is logged again, as NaN if nothing was counted: Lightning would
         # otherwise repeat its last value.
-        self._logged |= {name for name, weight in weights.items() if weight}
-        figures = {name: value for name, value in means.items() if name in self._logged}
-        removed, weight = figures.pop("_removed", None), figures.pop("_weight", None)
-        if removed is not None and weight is not None:
-            figures["weight_removed"] = removed / weight
+        self._logged |= {n for n, weight in zip(result.weights, weights, strict=True) if weight}
+        figures = {
+            name: mean
+            for name, mean in zip(result.means, means, strict=True)
+            if name in self._logged
+        }
+        if "_weight" in figures:
+            removed, weight = figures.pop("_removed"), figures.pop("_weight")
+            figures["weight_removed"] = removed / weight if weight else math.nan
         pl_module.log_dict(
             {f"tree/{name}": value for name, value in figures.items()},
             on_step=True,
