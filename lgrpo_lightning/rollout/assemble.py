@@ -89,7 +89,9 @@ class GroupRules:
             loss_mask = loss_mask & completions.finished.unsqueeze(-1)
             tree = ProcessTree.from_completions(completions.ids, loss_mask)
         advantages = group_advantages(rewards, self.advantage_scale)
-        denominators = row_denominators(loss_mask, self.aggregation, self.norm_length)
+        denominators = row_denominators(
+            loss_mask, self.aggregation, self.norm_length, tree.set_sizes
+        )
         # What spans groups spans processes, over which gradients are averaged, not summed.
         if self.advantage_scale == "batch":
             everyone = gather(rewards)
