@@ -18,7 +18,7 @@ quickstart: setup ## Train the tiny policy on addition: CPU only, under two minu
 	$(BIN)/lgrpo fit -c configs/quickstart.yaml
 
 test: setup ## Run the quick tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: setup ## Run the slow tests too
 	$(BIN)/python -m pytest -m "not gpu"

@@ -39,6 +39,7 @@ LORA = ["peft>=0.15"]  # low-rank adapters; the reference is then the adapter sw
 TEST = [
     "pytest>=8",
     "pytest-timeout",  # a hanging process group must not hang the run
+    "pytest-xdist",  # the quick tests on two cores
     "playwright",  # drives an installed Chromium through the report
     "hypothesis",  # property tests against brute-force definitions
     "setuptools>=77",  # the wheel that the packaging test builds
