@@ -209,7 +209,7 @@ class LambdaGRPO(PolicyModule):
             announce_lost_gradients(batch.step % schedule.accumulate)
         if batch.step > 0:
             if self._rollout and self._rollout.serves(
-                batch.epoch, batch.rollout, schedule.group_size, self.reference is not None
+                batch.epoch, batch.rollout, schedule.shape, self.reference is not None
             ):
                 return
             announce_new_sample(batch)

@@ -55,6 +55,11 @@ class RolloutSchedule:
         return self.num_completions // (self.micro_batch_size or self.num_completions)
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """B, G and the number of micro-batches."""
+        return self.num_prompts, self.group_size, self.num_micro_batches
+
+    @property
     def num_steps(self) -> int:
         """Training steps of the rollout."""
         return self.num_micro_batches * self.num_iterations

@@ -66,13 +66,23 @@ class Rollout:
         """R = B·G."""
         return self.rewards.numel()
 
-    def serves(self, epoch: int, index: int, group_size: int, with_reference: bool) -> bool:
+    def serves(
+        self, epoch: int, index: int, shape: tuple[int, int, int], with_reference: bool
+    ) -> bool:
         """Whether training steps of that rollout can be made of it.
 
-        Not so where a run goes on with another group size, or a KL term it did not have.
+        Not so where a run goes on with other sizes, or with a KL term it did not have.
+
+        Args:
+            epoch: of the rollout that is worked off.
+            index: of the same.
+            shape: B, G and the number of micro-batches K.
+            with_reference: whether there is a KL term.
         """
-        return (self.epoch, self.index, self.rewards.shape[1]) == (epoch, index, group_size) and (
-            (self.ref_logprobs is not None) == with_reference
+        return (
+            (self.epoch, self.index) == (epoch, index)
+            and (*self.rewards.shape, len(self.micro_batches)) == shape
+            and (self.ref_logprobs is not None) == with_reference
         )
 
     def tree(self) -> ProcessTree:

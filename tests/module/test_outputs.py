@@ -48,8 +48,19 @@ def run(tmp_path_factory):
     return folder, module, recorder
 
 
+TRAINING_KEYS = {
+    *("loss", "logprobs", "old_logprobs", "ref_logprobs", "mask", "set_sizes", "completion_ids"),
+    *("advantages", "rewards", "truncated", "lengths", "group", "group_size", "kl_coef"),
+    *("reward_breakdown", "prompts", "completions", "token_texts"),
+}
+EVALUATION_KEYS = {
+    *("rewards", "reward_breakdown", "lengths", "truncated", "prompts", "completions", "sources")
+}
+
+
 def test_training_steps_return_what_the_contract_says(run):
     _, _, recorder = run
+    assert all(output.keys() >= TRAINING_KEYS for output in recorder.outputs)
     for batch, output in zip(recorder.batches, recorder.outputs, strict=True):
         rows = len(output["lengths"])
         length = int(output["lengths"].max())
@@ -95,6 +106,7 @@ def test_evaluation_steps_return_what_the_contract_says(run):
     _, _, recorder = run
     assert [len(output["prompts"]) for output in recorder.evaluated[:2]] == [3, 2]
     for output in recorder.evaluated:
+        assert output.keys() >= EVALUATION_KEYS
         shape = (len(output["prompts"]), 4)
         for name in ("rewards", "lengths", "truncated"):
             assert output[name].shape == shape

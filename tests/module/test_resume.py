@@ -26,10 +26,11 @@ CASES = {
     "plain": {},
     "accumulate": {"accumulate": 2},
     "lora": {"policy": {"lora": LoRASettings(r=2, dropout=0.3)}},
+    "cut": {"limit": 6},  # an epoch ends inside a rollout
 }
 
 
-def run(folder, accumulate=1, checkpoint=None, **options):
+def run(folder, accumulate=1, checkpoint=None, limit=1.0, **options):
     """Two iterations over rollouts of 4 micro-batches; a checkpoint after each optimizer step."""
     torch.manual_seed(0)  # of a fresh adapter
     module = make_module(
@@ -44,6 +45,7 @@ def run(folder, accumulate=1, checkpoint=None, **options):
         folder,
         max_steps=STEPS,
         accumulate_grad_batches=accumulate,
+        limit_train_batches=limit,
         logger=CSVLogger(folder, name="", version=""),
         enable_checkpointing=True,
         callbacks=[
@@ -121,8 +123,12 @@ def test_a_rollout_that_is_not_at_hand_is_sampled_anew_and_announced(tmp_path, s
 
 @pytest.mark.parametrize(
     "options",
-    [{"group_size": 4, "micro_batch_size": 2}, {"loss": LambdaGRPOLoss(kl_coef=0.1)}],
-    ids=["group size", "KL term"],
+    [
+        {"group_size": 4, "micro_batch_size": 2},
+        {"micro_batch_size": 2, "num_iterations": 4},
+        {"loss": LambdaGRPOLoss(kl_coef=0.1)},
+    ],
+    ids=["group size", "micro-batches", "KL term"],
 )
 def test_a_rollout_of_another_kind_is_not_used(tmp_path, stopped, caplog, options):
     (output,) = resumed(tmp_path, stopped, **options).outputs
