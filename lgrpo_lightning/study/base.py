@@ -6,17 +6,19 @@ from pathlib import Path
 
 from lgrpo_lightning.study.jobs import Job
 from lgrpo_lightning.study.results import Record
+from lgrpo_lightning.study.training import CommandLine
 
 
 class Study(ABC):
     """A question, the runs that answer it, and a report of the answer."""
 
     @abstractmethod
-    def jobs(self, folder: Path) -> list[Job]:
+    def jobs(self, folder: Path, lgrpo: CommandLine) -> list[Job]:
         """All jobs of the study.
 
         Args:
             folder: where jobs may write files of their own.
+            lgrpo: runs the command line, for jobs that are whole training runs.
 
         Raises:
             ValueError: if the study cannot run.

@@ -5,15 +5,19 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from lgrpo_lightning.study.base import Study
+from lgrpo_lightning.study.drawing import require_matplotlib
 from lgrpo_lightning.study.jobs import run_jobs
 from lgrpo_lightning.study.results import ResultFile
+from lgrpo_lightning.study.training import CommandLine
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], lgrpo: CommandLine) -> None:
     """Run the study of a config file, or go on with it where it was interrupted.
 
     Args:
         argv: the command line after ``lgrpo study``: a config file, then options that override it.
+        lgrpo: runs the command line ``lgrpo``, which stands above this room. Other processes have
+            to be able to import it.
 
     Raises:
         ValueError: if the study cannot run as configured.
@@ -26,7 +30,9 @@ def main(argv: list[str]) -> None:
     study: Study = parser.instantiate_classes(options).study
     folder = Path(options.runs) / "studies" / Path(argv[0]).stem
     folder.mkdir(parents=True, exist_ok=True)
-    records = run_jobs(study.jobs(folder), ResultFile(folder / "results.jsonl"), options.workers)
+    require_matplotlib()
+    results = ResultFile(folder / "results.jsonl")
+    records = run_jobs(study.jobs(folder, lgrpo), results, options.workers, folder / "output")
     print(study.report(records, folder))
     print(f"\nreport: {folder}")
 

@@ -1,11 +1,13 @@
 """Working off the jobs of a study in several processes."""
 
 import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -27,13 +29,14 @@ class Job:
     work: Callable[[], Record]
 
 
-def run_jobs(jobs: Sequence[Job], results: ResultFile, workers: int) -> list[Record]:
+def run_jobs(jobs: Sequence[Job], results: ResultFile, workers: int, output: Path) -> list[Record]:
     """Results of all jobs, in their order; those already in the file are not made again.
 
     Args:
         jobs: of unequal keys.
         results: where they are kept as soon as they are there.
         workers: processes, each of one thread; 1 or more.
+        output: folder for what the jobs print, a file for each process.
 
     Raises:
         Exception: what a job raises; the results until then are kept.
@@ -45,7 +48,9 @@ def run_jobs(jobs: Sequence[Job], results: ResultFile, workers: int) -> list[Rec
     # Spawned, not forked: torch's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     start = time.monotonic()
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_prepare, initargs=(output,)
+    ) as pool:
         futures: dict[Future[Record], Job] = {pool.submit(job.work): job for job in open_jobs}
         try:
             for count, future in enumerate(as_completed(futures), start=1):
@@ -59,9 +64,16 @@ def run_jobs(jobs: Sequence[Job], results: ResultFile, workers: int) -> list[Rec
     return [_found(results, job) for job in jobs]
 
 
-def _prepare() -> None:
-    """Several processes with several threads each would only wait for each other."""
+def _prepare(output: Path) -> None:
+    """Set up a process that works off jobs."""
+    # Several processes with several threads each would only wait for each other.
     torch.set_num_threads(1)
+    output.mkdir(parents=True, exist_ok=True)
+    file = os.open(output / f"{os.getpid()}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    # Below Python, so that it holds for loggers and libraries that keep the old streams.
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(file, stream.fileno())
 
 
 def _found(results: ResultFile, job: Job) -> Record:

@@ -12,6 +12,7 @@ from lgrpo_lightning.study.jobs import Job
 from lgrpo_lightning.study.landscape import Trap
 from lgrpo_lightning.study.results import Record
 from lgrpo_lightning.study.tabular import SOLVED, OptimizerName, TabularRun, Weighting
+from lgrpo_lightning.study.training import CommandLine
 from lgrpo_lightning.study.trap_report import write_report
 from lgrpo_lightning.study.trap_table import CURVE_EVERY, TrapTable
 
@@ -107,7 +108,7 @@ class TrapMap(Study):
             cells.append(cell("times |λ|", optimizer, Trap(depth), contrast))
         return cells
 
-    def jobs(self, folder: Path) -> list[Job]:
+    def jobs(self, folder: Path, lgrpo: CommandLine) -> list[Job]:
         """A job for each cell: tuning, then fresh runs with the best learning rate."""
         return [
             Job(
