@@ -1,12 +1,12 @@
 """LightningCLI for λ-GRPO: ``fit``, ``validate``, ``test`` and ``predict``."""
 
 import sys
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import __version__ as lightning_version
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -14,12 +14,16 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lgrpo_lightning import __version__
 from lgrpo_lightning.cli.checkpoints import read_checkpoint
 from lgrpo_lightning.cli.fit_summary import summarise
 from lgrpo_lightning.cli.interruption import SaveBeforeEnd, exit_code, farewell
-from lgrpo_lightning.cli.options import add_options, checkpoint_to_load, experiment
-from lgrpo_lightning.cli.parser import RunParser, in_one_line
+from lgrpo_lightning.cli.options import (
+    add_options,
+    check_options,
+    checkpoint_to_load,
+    experiment,
+)
+from lgrpo_lightning.cli.parser import RunParser, in_one_line, parser_settings
 from lgrpo_lightning.cli.predictions import PredictionWriter
 from lgrpo_lightning.cli.progress import RunProgressBar
 from lgrpo_lightning.cli.results import report_results
@@ -28,9 +32,6 @@ from lgrpo_lightning.cli.run_folder import CHECKPOINTS, run_folder, shown_path
 from lgrpo_lightning.cli.trainer import RunTrainer
 from lgrpo_lightning.data import PromptGroupDataModule
 from lgrpo_lightning.module import LambdaGRPO
-
-_USAGE = "lgrpo {command} -c CONFIG [-c CONFIG …] [--option VALUE …]"
-_COMMANDS = ("fit", "validate", "test", "predict")
 
 
 class ConfigError(Exception):
@@ -51,7 +52,6 @@ class LambdaCLI(LightningCLI):
 
     def __init__(self, args: list[str] | None = None) -> None:
         self.arguments = sys.argv[1:] if args is None else args
-        header = [f"lgrpo-lightning=={__version__}", f"lightning=={lightning_version}"]
         super().__init__(
             LambdaGRPO,
             PromptGroupDataModule,
@@ -60,16 +60,7 @@ class LambdaCLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_class=RunParser,
-            parser_kwargs={
-                "prog": "lgrpo",
-                "description": "Fine-tune a causal language model with λ-GRPO. "
-                "`lgrpo report RUN_DIR` shows a run as an HTML page.",
-                "version": __version__,
-                **{
-                    command: {"usage": _USAGE.format(command=command), "dump_header": header}
-                    for command in _COMMANDS
-                },
-            },
+            parser_kwargs=parser_settings(list(self.subcommands())),
             args=args,
         )
 
@@ -104,19 +95,13 @@ class LambdaCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Limit torch's threads before it uses any; find the checkpoint."""
         options = self.options
+        check_options(options)
         if options.threads is not None:
-            if options.threads < 1:
-                raise ConfigError(f"--threads must be at least 1, got {options.threads}")
             torch.set_num_threads(options.threads)
-        if options.trainer.default_root_dir is not None:
-            raise ConfigError(
-                f"trainer.default_root_dir is {options.trainer.default_root_dir!r}, but every run "
-                "gets a folder of its own; say with --runs where these are to lie"
-            )
         options.name = experiment(options)
         options.ckpt_path = checkpoint_to_load(options, str(self.subcommand))
         self.start: dict[str, Any] = {}  # what the checkpoint says of the run that wrote it
-        if options.ckpt_path is not None and "://" not in options.ckpt_path:
+        if options.ckpt_path is not None:
             content = read_checkpoint(Path(options.ckpt_path), options.weights_only)
             self.start = {name: content[name] for name in ("global_step", "hyper_parameters")}
         self.parser.add_instantiator(self._logger, Logger, subclasses=True)
@@ -136,7 +121,7 @@ class LambdaCLI(LightningCLI):
         """
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
+        except (ValueError, ImportError, MisconfigurationException) as error:
             if "folder" in vars(self) and self.folder.is_dir() and not any(self.folder.iterdir()):
                 self.folder.rmdir()
             raise ConfigError(in_one_line(str(error))) from error
@@ -183,14 +168,14 @@ class LambdaCLI(LightningCLI):
         try:
             self.trainer.fit(**kwargs, **self._checkpoint())
         except SystemExit as error:  # Lightning's end after SIGTERM and Ctrl-C
-            _print(farewell(self.folder, self.trainer, self.arguments))
+            _tell(farewell, self.folder, self.trainer, self.arguments)
             error.code = exit_code(error)
             raise
         except Exception:
             if self.trainer.global_step > 0:
-                _print(farewell(self.folder, self.trainer, self.arguments))
+                _tell(farewell, self.folder, self.trainer, self.arguments)
             raise
-        _print(summarise(self.folder, self.trainer))
+        _tell(summarise, self.folder, self.trainer)
 
     def validate(self, **kwargs: Any) -> None:  # noqa: ANN401 - Trainer.validate's
         """Evaluate, print a table and write ``results.json``."""
@@ -202,7 +187,6 @@ class LambdaCLI(LightningCLI):
         self.trainer.test(**kwargs, **self._checkpoint(), verbose=False)
         self._report()
 
-    @rank_zero_only
     def _report(self) -> None:
         results = {
             "command": str(self.subcommand),
@@ -210,15 +194,15 @@ class LambdaCLI(LightningCLI):
             "step": self.start.get("global_step", 0),
             "metrics": {name: float(v) for name, v in self.trainer.callback_metrics.items()},
         }
-        _print(report_results(self.folder, results))
+        _tell(report_results, self.folder, results)
 
     def predict(self, **kwargs: Any) -> None:  # noqa: ANN401 - Trainer.predict's
         """Write completions and rewards as JSON lines."""
         self.trainer.predict(**kwargs, **self._checkpoint(), return_predictions=False)
-        if self.prediction_writer.path is not None:
-            _print(f"predictions: {shown_path(self.prediction_writer.path)}")
+        _tell("predictions: {}".format, self.prediction_writer.path)
 
 
 @rank_zero_only
-def _print(text: str) -> None:
-    print(f"\n{text}\n", flush=True)
+def _tell(words: Callable[..., str], *about: Any) -> None:  # noqa: ANN401 - what they are about
+    """Print, on the first process, what ``words(*about)`` returns."""
+    print(f"\n{words(*about)}\n", flush=True)

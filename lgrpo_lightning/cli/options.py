@@ -45,6 +45,21 @@ def add_options(parser: LightningArgumentParser) -> None:
     )
 
 
+def check_options(options: Any) -> None:  # noqa: ANN401 - jsonargparse's Namespace
+    """Refuse values with which no run can begin.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    if options.threads is not None and options.threads < 1:
+        raise ValueError(f"--threads must be at least 1, got {options.threads}")
+    if options.trainer.default_root_dir is not None:
+        raise ValueError(
+            f"trainer.default_root_dir is {options.trainer.default_root_dir!r}, but every run gets "
+            "a folder of its own; say with --runs where these are to lie"
+        )
+
+
 def experiment(options: Any) -> str:  # noqa: ANN401 - jsonargparse's Namespace
     """The experiment's name: as given, or made of those of the config files."""
     if options.name:

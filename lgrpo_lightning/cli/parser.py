@@ -4,9 +4,12 @@ import difflib
 import importlib
 import inspect
 import re
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from lightning import __version__ as lightning_version
 from lightning.pytorch.cli import LightningArgumentParser
+
+from lgrpo_lightning import __version__
 
 # jsonargparse's words → shorter ones, one after the other.
 _WORDING = (
@@ -26,6 +29,24 @@ _WORDING = (
 )
 # Forms of a value that jsonargparse always tries too.
 _OTHER_FORMS = ("Not a valid subclass", "Expected a path")
+
+
+def parser_settings(commands: list[str]) -> dict[str, Any]:
+    """What the parsers of ``lgrpo`` and of its commands say about themselves."""
+    versions = [f"lgrpo-lightning=={__version__}", f"lightning=={lightning_version}"]
+    return {
+        "prog": "lgrpo",
+        "version": __version__,
+        "description": "Fine-tune a causal language model with λ-GRPO. "
+        "`lgrpo report RUN_DIR` shows a run as an HTML page.",
+        **{
+            command: {
+                "usage": f"lgrpo {command} -c CONFIG [-c CONFIG …] [--option VALUE …]",
+                "dump_header": versions,  # of config.yaml
+            }
+            for command in commands
+        },
+    }
 
 
 class RunParser(LightningArgumentParser):

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lgrpo_callbacks.folders import run_folder
 from lgrpo_callbacks.jsonl import write_new_jsonl
 from lgrpo_callbacks.ranks import data_rank, gather_objects_to_first
+from lgrpo_lightning.cli.run_folder import shown_path
 from lgrpo_lightning.data import PromptBatch
 
 Row = dict[str, Any]
@@ -54,7 +55,7 @@ class PredictionWriter(Callback):
             rows = [row for share in shares.values() for row in share]
             order = list(dict.fromkeys(row["source"] for row in rows))
             rows.sort(key=lambda row: (order.index(row["source"]), row["row"]))
-            self.path = write_new_jsonl(path, rows)
+            self.path = shown_path(write_new_jsonl(path, rows))
 
 
 def prediction_rows(outputs: dict[str, Any], batch: PromptBatch) -> Iterator[Row]:

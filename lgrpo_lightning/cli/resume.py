@@ -56,6 +56,9 @@ class ResumedOptions(Callback):
                     "from the other's state. Keep it, or start without --ckpt_path"
                 )
         self.changes = dict(sorted(changes.items()))
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Announce what differs."""
         for name, (old, new) in self.changes.items():
             rank_zero_info(f"changed since the checkpoint: model.{name} from {old!r} to {new!r}")
 

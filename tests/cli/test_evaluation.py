@@ -1,6 +1,7 @@
 """``lgrpo validate``, ``test`` and ``predict``."""
 
 import json
+import shlex
 
 import pytest
 import torch
@@ -29,6 +30,15 @@ def test_figures_are_printed_once_and_written(place, trained, command, prefix):
     assert outcome.out.count(f"{prefix}/reward ") == 1
     assert f"{command}  " in outcome.out
     assert "written to: runs/tiny/" in outcome.out
+
+
+def test_the_command_that_a_finished_run_prints_works(trained, place):
+    said = trained.outcome.out
+    command = said[said.index("lgrpo validate") : said.index("  tensorboard")].replace("\\\n", "")
+    outcome = lgrpo(*shlex.split(command)[1:])
+    assert outcome.code == 0, outcome.err
+    (run,) = trained.run.parent.glob("*-validate")  # of the same experiment, beside the run
+    assert json.loads((run / "results.json").read_text())["step"] == 2
 
 
 def test_predictions_are_written_in_the_order_of_the_data(place, trained):
