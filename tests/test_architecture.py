@@ -57,7 +57,7 @@ LIBRARIES: dict[str, set[str]] = {
     "data": {"torch", "datasets", "lightning", "transformers", "numpy", "pyarrow", "jinja2"},
     **{part: {"torch", "lightning", "transformers"} for part in [*MODULE_PARTS, "module"]},
     "report": {"yaml"},
-    "study": {"torch", "jsonargparse", "matplotlib"},
+    "study": {"torch", "transformers", "tokenizers", "jsonargparse", "yaml", "matplotlib"},
     "cli": {"torch", "lightning", "transformers", "lgrpo_callbacks"},
     "__main__": set(),
 }

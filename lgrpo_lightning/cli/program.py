@@ -19,6 +19,7 @@ from lgrpo_lightning.cli.command import ConfigError, LambdaCLI
 from lgrpo_lightning.cli.console import console
 from lgrpo_lightning.cli.run_folder import is_first_process
 from lgrpo_lightning.rewards.runner import RewardError
+from lgrpo_lightning.study.command import main as run_study
 
 _HOMES = [Path(__file__).parents[1], Path(lgrpo_callbacks.__file__).parent]
 _OUT_OF_MEMORY = (
@@ -36,7 +37,11 @@ def main(args: list[str] | None = None) -> None:
     # A console script does not find modules in the working directory, where users keep theirs.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+    arguments = sys.argv[1:] if args is None else args
     try:
+        if arguments[:1] == ["study"]:
+            run_study(arguments[1:], main)
+            return
         with console(own_messages=is_first_process(os.environ)):
             LambdaCLI(args=args)
     except (ConfigError, MisconfigurationException, RewardError) as error:
