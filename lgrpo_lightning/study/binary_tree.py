@@ -98,7 +98,7 @@ class BinaryTreeStudy(Study):
                             "method": method,
                             "seed": seed,
                             "policy": asdict(self.policy),
-                            "configs": run.texts(),
+                            "configs": run.contents(),
                         },
                         name=name,
                         work=partial(train, lgrpo, run, folder / "runs", name),

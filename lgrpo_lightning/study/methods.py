@@ -57,7 +57,7 @@ class MethodStudy(Study):
                 Job(
                     key={
                         "options": run.options,
-                        "configs": run.texts(),
+                        "configs": run.contents(),
                     },
                     name=name,
                     work=partial(_train_and_time, lgrpo, run, self.rollout, folder / "runs", name),

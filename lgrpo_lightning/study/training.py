@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lgrpo_lightning.study.results import Record
 
 CommandLine = Callable[[list[str]], None]
@@ -35,8 +37,8 @@ class TrainingRun:
         values = [f"--{name}={_argument(value)}" for name, value in self.options.items()]
         return ["fit", *(part for path in self.configs for part in ("-c", path)), *values]
 
-    def texts(self) -> list[str]:
-        """What the config files say, of which a result depends.
+    def contents(self) -> list[Any]:
+        """What the config files say, without their comments.
 
         Raises:
             ValueError: if one does not exist.
@@ -44,7 +46,7 @@ class TrainingRun:
         for path in self.configs:
             if not Path(path).is_file():
                 raise ValueError(f"config {path!r} is no file (looked in {Path.cwd()})")
-        return [Path(path).read_text(encoding="utf-8") for path in self.configs]
+        return [yaml.safe_load(Path(path).read_text(encoding="utf-8")) for path in self.configs]
 
 
 def train(lgrpo: CommandLine, run: TrainingRun, folder: Path, name: str) -> Record:
