@@ -107,7 +107,7 @@ def _examples(before: Path, after: Path) -> list[str]:
         lines = [_entry("prompt", old["prompt"], 2 * width, width)]
         for name, problem in (("before", old), ("after", new)):
             reward = problem["rewards"][0]
-            text = shorten(problem["completions"][0], 3 * width)
+            text = shorten(problem["completions"][0], 3 * width) or "(empty)"
             rated = "no reward" if reward is None else f"reward {reward:g}"
             lines.append(_entry(name, f"{text}  ({rated})", 4 * width, width))
         blocks.append("\n".join(lines))

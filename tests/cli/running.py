@@ -4,9 +4,11 @@ import contextlib
 import functools
 import io
 import logging
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 from lgrpo_lightning.cli import main
 from lgrpo_lightning.cli.command import LambdaCLI
@@ -39,10 +41,11 @@ def lgrpo(*arguments: object) -> Outcome:
     """``lgrpo …``; the exit code is 0 where it ends by itself."""
     out, err = io.StringIO(), io.StringIO()
     code: int | str | None = 0
-    argv = sys.argv
-    sys.argv = ["lgrpo"]  # pytest's own would earn a warning of LightningCLI's
     try:
         with (
+            mock.patch.object(sys, "argv", ["lgrpo"]),  # LightningCLI warns of pytest's own
+            mock.patch.object(sys, "path", [*sys.path]),
+            mock.patch.dict(os.environ),  # where Lightning keeps the seed
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
             lightning_messages(err),
@@ -50,8 +53,6 @@ def lgrpo(*arguments: object) -> Outcome:
             main([str(argument) for argument in arguments])
     except SystemExit as end:
         code = end.code
-    finally:
-        sys.argv = argv
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
