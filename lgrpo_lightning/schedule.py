@@ -75,6 +75,12 @@ class RolloutSchedule:
         kind = "on-policy" if self.on_policy else "off-policy after the first, with old log-probs"
         return (
             f"a rollout is {self.num_prompts} prompts × {self.group_size} completions per process, "
-            f"{self.num_micro_batches} micro-batches × {self.num_iterations} iterations = "
-            f"{self.num_steps} training steps, {optimizer_steps} optimizer steps ({kind})"
+            f"{_counted(self.num_micro_batches, 'micro-batch', 'es')} × "
+            f"{_counted(self.num_iterations, 'iteration')} = "
+            f"{_counted(self.num_steps, 'training step')}, "
+            f"{_counted(optimizer_steps, 'optimizer step')} ({kind})"
         )
+
+
+def _counted(number: int, noun: str, ending: str = "s") -> str:
+    return f"{number} {noun}{'' if number == 1 else ending}"

@@ -40,7 +40,7 @@ def test_what_cannot_be_cut_is_refused(arguments, message):
 
 def test_it_says_what_it_makes_of_a_rollout():
     assert RolloutSchedule(4, 8, 8, 1, 4).describe() == (
-        "a rollout is 4 prompts × 8 completions per process, 4 micro-batches × 1 iterations = "
-        "4 training steps, 1 optimizer steps (on-policy)"
+        "a rollout is 4 prompts × 8 completions per process, 4 micro-batches × 1 iteration = "
+        "4 training steps, 1 optimizer step (on-policy)"
     )
     assert "off-policy after the first" in RolloutSchedule(4, 8, 8, 2, 4).describe()
