@@ -3,6 +3,7 @@
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 
 from tests.module.runs import (
     HELD_OUT,
@@ -107,8 +108,10 @@ def test_evaluation_every_so_many_training_steps_changes_nothing(tmp_path):
 
 def test_limit_train_batches_may_cut_a_rollout(tmp_path):
     module = make_module(micro_batch_size=1)
-    options = {"limit_train_batches": 6, "accumulate_grad_batches": 4}
+    logger = CSVLogger(tmp_path, name="", version="")
+    options = {"limit_train_batches": 6, "accumulate_grad_batches": 4, "logger": logger}
     trainer, _, recorder = fit(tmp_path, module, max_epochs=2, **options)
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 1 + 2 * 2
     assert trainer.global_step == 2 * 2  # 4 micro-batches, then the 2 that are left
     assert [b.step for b in recorder.batches] == [0, 1, 2, 3, 0, 1] * 2
 

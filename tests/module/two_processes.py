@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from lgrpo_lightning.objective import LambdaGRPOLoss
+from lgrpo_lightning.policy import LoRASettings
 from tests.module.fixed import FixedRollouts
 from tests.module.runs import Recorder, make_data, make_module, make_trainer
 
@@ -17,6 +18,8 @@ CASES = {
     "token-mean": {"aggregation": "token-mean"},
     "seq-mean-token-mean": {"aggregation": "seq-mean-token-mean"},
     "seq-mean-token-sum-norm": {"aggregation": "seq-mean-token-sum-norm"},
+    "group-node-mean": {"aggregation": "group-node-mean"},
+    "adapter": {"policy": {"lora": LoRASettings(r=2, dropout=0.0), "gradient_checkpointing": True}},
     "batch advantages": {"advantage_scale": "batch"},
     "plain token-mean": {
         "loss": LambdaGRPOLoss(process_set_scaling=False, kl_coef=0.3),
@@ -39,6 +42,7 @@ def gradients(folder, model, processes, size):
             max_steps=2,
             accumulate_grad_batches=16 // processes // size,
         )
+        torch.manual_seed(0)  # of a fresh adapter
         module = make_module(
             model,
             kind=FixedRollouts,
