@@ -10,6 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch.optim import AdamW
 
 from lgrpo_lightning.data import PromptBatch, PromptGroupDataModule, PromptSet
+from lgrpo_lightning.data.module import step_under_way
 from lgrpo_lightning.hyperparameters import coerced, keep_plain
 from lgrpo_lightning.objective import LambdaGRPOLoss
 from lgrpo_lightning.objective.advantages import AdvantageScale
@@ -217,14 +218,10 @@ class LambdaGRPO(PolicyModule):
         maker = RolloutMaker(
             self.collector(), self.rules, self.sampling, scorer, self.gathered, rank
         )
+        seed = self.place_seed("rollout", batch.epoch, batch.rollout)
         with self.trainer.precision_plugin.forward_context():
             self._rollout, totals = maker.make(
-                self.loaded_policy,
-                self.reference,
-                batch,
-                schedule,
-                self.place_seed("rollout", batch.epoch, batch.rollout),
-                self.device,
+                self.loaded_policy, self.reference, batch, schedule, seed, self.device
             )
         self._step_log.rollout(totals)
 
@@ -282,7 +279,8 @@ class LambdaGRPO(PolicyModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the rollout and its figures while updates are still to be made of it."""
-        if self._rollout is not None and self._rollout_unfinished and self.trainer.world_size == 1:
+        needed = self._rollout_unfinished or step_under_way(self.trainer)
+        if self._rollout is not None and needed and self.trainer.world_size == 1:
             checkpoint["lgrpo_rollout"] = self._rollout.state_dict()
             checkpoint["lgrpo_rollout_figures"] = self._step_log.rollout_figures
 

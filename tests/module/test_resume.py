@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from lgrpo_lightning.objective import LambdaGRPOLoss
 from lgrpo_lightning.policy import LoRASettings
 from tests.module.runs import (
     HELD_OUT,
+    ROWS,
     Recorder,
     equal,
     make_data,
@@ -155,3 +156,45 @@ def test_gradients_that_are_lost_are_announced(tmp_path, caplog):
     resumed(tmp_path, tmp_path / "half.ckpt", accumulate=4)
     assert "resuming between two optimizer steps: the gradients of 2 micro-batches" in caplog.text
     assert "sampling anew" not in caplog.text
+
+
+class Fails(Callback):
+    """Raises at an optimizer step: before its rollout is made, or between forward and backward."""
+
+    def __init__(self, hook, step):
+        self.hook, self.step = hook, step
+
+    def fail(self, hook, trainer):
+        if (hook, trainer.global_step) == (self.hook, self.step):
+            raise RuntimeError("out of memory")
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.fail("start", trainer)
+
+    def on_before_backward(self, trainer, pl_module, loss):
+        self.fail("backward", trainer)
+
+
+def until_error(folder, callbacks=(), checkpoint=None):
+    """10 optimizer steps: two rollouts of 4, then the first half of the next epoch's first one."""
+    module = make_module(micro_batch_size=2, num_iterations=2)
+    trainer = make_trainer(
+        folder, max_steps=10, callbacks=list(callbacks), enable_checkpointing=True
+    )
+    trainer.fit(module, datamodule=make_data(ROWS[:4]), ckpt_path=checkpoint)
+    return weights(module)
+
+
+@pytest.fixture(scope="module")
+def never_failed(tmp_path_factory):
+    return until_error(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize("hook", ["start", "backward"])
+@pytest.mark.parametrize("step", [4, 6, 7, 8])
+def test_a_step_that_an_error_broke_off_is_made_again(tmp_path, caplog, never_failed, hook, step):
+    keep = OnExceptionCheckpoint(tmp_path, filename="error")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        until_error(tmp_path, [Fails(hook, step), keep])
+    assert equal(until_error(tmp_path, checkpoint=tmp_path / "error.ckpt"), never_failed)
+    assert not warnings(caplog)
