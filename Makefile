@@ -4,10 +4,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.lgrpo-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all test-gpu lint format constraints clean
+.PHONY: help setup quickstart study-binary-tree test test-all test-gpu lint format constraints clean
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12 make setup    another interpreter (3.11 or newer)"
 	@echo "  VENV=/path/to/venv make test    another environment than .venv"
@@ -16,6 +16,9 @@ setup: $(STAMP) ## Create .venv and install the package, editable, with the test
 
 quickstart: setup ## Train the tiny policy on addition: CPU only, under two minutes
 	$(BIN)/lgrpo fit -c configs/quickstart.yaml
+
+study-binary-tree: setup ## Repeat the paper's toy study: 240 small runs on two cores, under 15 minutes
+	$(BIN)/lgrpo study configs/studies/binary_tree.yaml
 
 test: setup ## Run the quick tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile

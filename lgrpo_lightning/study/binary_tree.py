@@ -1,6 +1,7 @@
 """The binary-tree study of the paper: GRPO and λ-GRPO, n × r_neg, many seeds."""
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from lgrpo_lightning.study.training import CommandLine, TrainingRun, train
 from lgrpo_lightning.study.tree_policy import PROMPT, make_tree_policy
 from lgrpo_lightning.study.tree_report import TARGET_SHARE, TreeRuns, write_report
 
-_TARGET = "LLLL"
+_DEPTH = 4
 METHODS = {"GRPO": False, "λ-GRPO": True}
 
 
@@ -43,8 +44,9 @@ class BinaryTreeStudy(Study):
         config: config file of ``lgrpo fit`` for one run.
         shared: values of n, tokens.
         negative: values of r_neg.
-        seeds: runs of each cell and method; a seed has its own policy and random numbers, the same
-            for both methods and in all cells.
+        seeds: runs of each cell and method. A seed has a policy, a target and random numbers of its
+            own, the same for both methods and in all cells. Targets differ since GPT-2's tied
+            embeddings make a policy that repeats itself, to which LLLL comes easily.
         last_steps: optimizer steps over which the share of the target is taken.
         policy: the size of the policy.
 
@@ -73,19 +75,21 @@ class BinaryTreeStudy(Study):
 
     def jobs(self, folder: Path, lgrpo: CommandLine) -> list[Job]:
         """A job for each run, seed by seed, so that an unfinished study has whole seeds."""
-        folder.mkdir(parents=True, exist_ok=True)
-        data = folder / "prompt.jsonl"
-        data.write_text(json.dumps({"prompt": PROMPT, "answer": _TARGET}) + "\n", encoding="utf-8")
         jobs = []
         for seed in range(self.seeds):
             policy = folder / "policies" / f"seed-{seed}"
             make_tree_policy(policy, seed, **asdict(self.policy))
+            target = "".join(random.Random(seed).choices("LR", k=_DEPTH))
+            data = folder / "prompts" / f"{target}.jsonl"
+            data.parent.mkdir(parents=True, exist_ok=True)
+            row = {"prompt": PROMPT, "answer": target}
+            data.write_text(json.dumps(row) + "\n", encoding="utf-8")
             for (shared, negative), method in product(self.cells, METHODS):
                 options = {
                     "model.policy.path": str(policy),
                     "data.path": str(data),
                     "seed_everything": seed,
-                    "model.rewards": _rewards(shared, negative),
+                    "model.rewards": _rewards(target, shared, negative),
                     "model.loss.process_set_scaling": METHODS[method],
                 }
                 run = TrainingRun([self.config], options, [TARGET_SHARE])
@@ -97,6 +101,7 @@ class BinaryTreeStudy(Study):
                             "negative": negative,
                             "method": method,
                             "seed": seed,
+                            "target": target,
                             "policy": asdict(self.policy),
                             "configs": run.contents(),
                         },
@@ -120,11 +125,11 @@ class BinaryTreeStudy(Study):
         return write_report(TreeRuns(runs, self.last_steps, cpu), folder)
 
 
-def _rewards(shared: int, negative: float) -> list[Record]:
+def _rewards(target: str, shared: int, negative: float) -> list[Record]:
     return [
         {
             "function": "lgrpo_lightning.rewards.BinaryTreeReward",
-            "arguments": {"target": _TARGET, "shared": shared, "negative": negative},
+            "arguments": {"target": target, "shared": shared, "negative": negative},
         },
         {"function": "lgrpo_lightning.rewards.exact_match_reward", "weight": 0},
     ]

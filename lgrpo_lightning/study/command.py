@@ -1,5 +1,9 @@
 """``lgrpo study CONFIG``: run a study of configs/studies and write its report."""
 
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
@@ -32,9 +36,20 @@ def main(argv: list[str], lgrpo: CommandLine) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     require_matplotlib()
     results = ResultFile(folder / "results.jsonl")
-    records = run_jobs(study.jobs(folder, lgrpo), results, options.workers, folder / "output")
+    with _ended_by_sigterm():
+        records = run_jobs(study.jobs(folder, lgrpo), results, options.workers, folder / "output")
     print(study.report(records, folder))
     print(f"\nreport: {folder}")
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """End on SIGTERM as on an error: its default would leave the other processes behind."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> ArgumentParser:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -66,6 +67,7 @@ def run_jobs(jobs: Sequence[Job], results: ResultFile, workers: int, output: Pat
 
 def _prepare(output: Path) -> None:
     """Set up a process that works off jobs."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # Several processes with several threads each would only wait for each other.
     torch.set_num_threads(1)
     output.mkdir(parents=True, exist_ok=True)
@@ -74,6 +76,14 @@ def _prepare(output: Path) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
         os.dup2(file, stream.fileno())
+
+
+def _end_with_parent() -> None:
+    """Do not stay behind, waiting for jobs, when the study's own process is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _found(results: ResultFile, job: Job) -> Record:

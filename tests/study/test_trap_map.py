@@ -22,7 +22,7 @@ def trap_map(**changes):
 
 
 def test_every_cell_is_a_job_of_its_own(tmp_path):
-    jobs = trap_map().jobs(tmp_path)
+    jobs = trap_map().jobs(tmp_path, print)
     # Per optimizer and depth: 2 group sizes, 1 more temperature, no trap; for 2 methods; and |λ|.
     assert len(jobs) == 2 * 2 * (2 * (2 + 1 + 1) + 1)
     assert len({json.dumps(job.key, sort_keys=True) for job in jobs}) == len(jobs)
@@ -41,7 +41,7 @@ def test_learning_rate_is_the_best_of_those_tried():
 def test_report_holds_every_cell_and_draws_the_map(tmp_path):
     pytest.importorskip("matplotlib")
     study = trap_map()
-    records = [job.work() for job in study.jobs(tmp_path)]
+    records = [job.work() for job in study.jobs(tmp_path, print)]
     text = study.report(records, tmp_path)
     assert text.count("λ-GRPO") >= 8
     assert (tmp_path / "map.png").stat().st_size > 10_000
