@@ -56,7 +56,9 @@ def share_estimate(successes: int, trials: int) -> Estimate:
     centre = share + z * z / (2 * trials)
     reach = z * math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
     scale = 1 + z * z / trials
-    return Estimate(share, max(0.0, (centre - reach) / scale), min(1.0, (centre + reach) / scale))
+    # Rounding must not push the ends past a share of 0 or 1.
+    low, high = min(share, (centre - reach) / scale), max(share, (centre + reach) / scale)
+    return Estimate(share, max(0.0, low), min(1.0, high))
 
 
 def student_quantile(freedom: int) -> float:

@@ -55,12 +55,14 @@ def _heat_map(axes: Any, table: TrapTable, optimizer: str, legend: bool) -> None
                 f"λ {ours:.2f}\nGRPO {plain:.2f}",
                 ha="center",
                 va="center",
-                fontsize=8,
+                fontsize=9,
                 color="white" if abs(ours - plain) > 0.6 else "black",
             )
     axes.set_xticks(range(len(table.group_sizes)), table.group_sizes)
     axes.set_yticks(range(len(table.depths)), table.depths)
-    axes.set(xlabel="group size", ylabel="depth of the trap, tokens")
+    axes.set_xlabel("group size")
+    if optimizer == table.optimizers[0]:
+        axes.set_ylabel("depth of the trap, tokens")
     if legend:
         bar = axes.figure.colorbar(image, ax=axes, shrink=0.8)
         bar.set_label("λ-GRPO − GRPO", fontsize=8)
@@ -79,7 +81,10 @@ def _learning_rates(axes: Any, table: TrapTable, optimizer: str) -> None:  # noq
             colour(weighting, table.weightings),
             linewidth=1.8,
         )
+    rates = [point["learning_rate"] for point in table.tuning("GRPO", optimizer, depth)]
     axes.set_xscale("log", base=2)
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates], fontsize=8)
+    axes.minorticks_off()
     axes.set_xlabel(f"learning rate (depth {depth}, group size {table.contrast_group_size})")
 
 
@@ -106,4 +111,4 @@ def _temperatures(axes: Any, table: TrapTable, optimizer: str) -> None:  # noqa:
     axes.set_xticks(table.temperatures)
     axes.set_xlabel(f"temperature (group size {table.contrast_group_size})")
     if optimizer == table.optimizers[0]:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0.0, 0.95))
