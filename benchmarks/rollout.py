@@ -9,6 +9,8 @@ counted; on CUDA, wall time.
     generate        what TRL calls; gives no log-probs
     hf              this package's sampler around it, which does
     shared_prefix   this package's default, which does, too
+    vllm            the engine, which gets the weights anew for every rollout; not for the tiny
+                    model on a CPU, whose attention heads it does not serve there
 
 Peak memory is what a process of its own needs for one rollout on top of the loaded model.
 
@@ -23,6 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models
@@ -34,11 +37,22 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from lgrpo_lightning.rollout import HuggingFaceSampler, SamplingSettings, SharedPrefixSampler
+from lgrpo_lightning.rollout import (
+    HuggingFaceSampler,
+    Sampler,
+    SamplingSettings,
+    SharedPrefixSampler,
+    VLLMSampler,
+)
 
 PROMPTS = 4
 LENGTH = 128
-CONTENDERS = ("generate", "hf", "shared_prefix")
+CONTENDERS = ("generate", "hf", "shared_prefix", "vllm")
+SAMPLERS: dict[str, Callable[[Any, list[int], None], Sampler]] = {
+    "hf": HuggingFaceSampler,
+    "shared_prefix": SharedPrefixSampler,
+    "vllm": VLLMSampler,
+}
 MODELS = {
     # like assets/tiny-addition
     "tiny": {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "vocab_size": 64}
@@ -102,7 +116,7 @@ def sampling(case: Case, name: str, device: torch.device) -> Callable[[int], int
         return generate
     words = Tokenizer(models.WordLevel({str(i): i for i in range(vocabulary)}, "0"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="0")  # type: ignore[no-untyped-call]
-    sampler = (HuggingFaceSampler if name == "hf" else SharedPrefixSampler)(tokenizer, ends)
+    sampler = SAMPLERS[name](tokenizer, ends, None)
     settings = SamplingSettings(max_new_tokens=LENGTH)
     mask = torch.ones_like(ids, dtype=torch.bool)
     return lambda seed: int(
@@ -175,7 +189,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=["tiny", "7M"], choices=MODELS)
     parser.add_argument("--prompts", type=int, nargs="*", default=[64, 512], help="P, in tokens")
     parser.add_argument("--groups", type=int, nargs="*", default=[8, 16], help="G, in completions")
-    parser.add_argument("--contenders", nargs="*", default=CONTENDERS, choices=CONTENDERS)
+    parser.add_argument("--contenders", nargs="*", default=CONTENDERS[:3], choices=CONTENDERS)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--json", type=Path, help="also write the figures there")
     arguments = parser.parse_args()

@@ -9,6 +9,7 @@ from lgrpo_lightning.rollout.seeds import derive_seed, seeded
 from lgrpo_lightning.rollout.settings import SamplingSettings
 from lgrpo_lightning.rollout.shared_prefix import SharedPrefixSampler
 from lgrpo_lightning.rollout.token_texts import TokenTexts
+from lgrpo_lightning.rollout.vllm import VLLMSampler
 
 __all__ = [
     "Completions",
@@ -20,6 +21,7 @@ __all__ = [
     "SamplingSettings",
     "SharedPrefixSampler",
     "TokenTexts",
+    "VLLMSampler",
     "check_sampler",
     "derive_seed",
     "make_sampler",

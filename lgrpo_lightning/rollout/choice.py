@@ -10,18 +10,21 @@ from lgrpo_lightning.rollout.huggingface import HuggingFaceSampler
 from lgrpo_lightning.rollout.sampler import Sampler
 from lgrpo_lightning.rollout.shared_prefix import SharedPrefixSampler
 from lgrpo_lightning.rollout.support import why_not_shared_prefix
+from lgrpo_lightning.rollout.vllm import VLLMSampler, check_installed
 
-SamplerName = Literal["auto", "shared_prefix", "hf"]
+SamplerName = Literal["auto", "shared_prefix", "hf", "vllm"]
 
 
 def check_sampler(name: str) -> None:
     """Refuse a name that is none, before anything is loaded.
 
     Raises:
-        ValueError: if there is no such sampler.
+        ValueError: if there is no such sampler, or its library is not installed.
     """
     if name not in get_args(SamplerName):
         raise ValueError(f"sampler must be one of {get_args(SamplerName)}, got {name!r}")
+    if name == "vllm":
+        check_installed()
 
 
 def make_sampler(
@@ -34,8 +37,8 @@ def make_sampler(
     """The sampler of that name for a policy, and which it is and why, for the start of a run.
 
     Args:
-        name: ``"shared_prefix"``, ``"hf"`` (transformers' ``generate``), or ``"auto"`` for the
-            first of them that can serve the policy.
+        name: ``"shared_prefix"``, ``"hf"`` (transformers' ``generate``), ``"vllm"``, or ``"auto"``
+            for the first of them that can serve the policy.
         policy: a causal language model of transformers, or a peft model around one.
         tokenizer: the policy's.
         end_tokens: ids that end a completion.
@@ -47,6 +50,9 @@ def make_sampler(
     check_sampler(name)
     if name == "hf":
         return HuggingFaceSampler(tokenizer, end_tokens, batch_size), "hf: it was asked for"
+    if name == "vllm":
+        engine = VLLMSampler(tokenizer, end_tokens, batch_size)
+        return engine, "vllm: it was asked for; the policy's weights are copied for every rollout"
     reason = why_not_shared_prefix(policy)
     if reason is None:
         sampler = SharedPrefixSampler(tokenizer, end_tokens, batch_size)
