@@ -28,6 +28,7 @@ from lgrpo_lightning.rollout import (
     check_sampler,
     derive_seed,
     make_sampler,
+    seeded,
 )
 from lgrpo_lightning.rollout.assemble import alone
 
@@ -118,7 +119,9 @@ class PolicyModule(LightningModule):
         """Load the policy and, where one is needed, the reference; a second call does nothing."""
         if self.policy is not None:
             return
-        self.policy = load_policy(self.policy_settings)
+        # A fresh adapter is drawn from the seed, the same on every process.
+        with seeded(derive_seed(self.seed, "adapter"), self.device):
+            self.policy = load_policy(self.policy_settings)
         if self.needs_reference:
             self.reference = make_reference(self.policy, self.policy_settings.lora is not None)
 

@@ -71,8 +71,8 @@ class ScoreHandle:
             if self._on_error == "raise" and not skipped:
                 raise RewardError(
                     f"reward {function.name!r} failed{where}: {failure.text}\n\nCorrect the "
-                    "function, or set on_reward_error (of RewardRunner: on_error) to 'skip' to go on "
-                    "without its reward."
+                    "function, or set on_reward_error (of RewardRunner: on_error) to 'skip' to go "
+                    "on without its reward."
                 )
             level = level if skipped else logging.WARNING
         if scores.failures:
