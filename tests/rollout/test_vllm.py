@@ -1,4 +1,4 @@
-"""The vLLM engine: what happens without it, and that it follows the policy where it is installed."""
+"""The vLLM engine: what happens without it; where it is installed, that it follows the policy."""
 
 import importlib.util
 import os
@@ -57,6 +57,9 @@ def test_the_engine_samples_from_the_policy_also_after_an_update(kind):
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     weights = {name: value.clone() for name, value in policy.state_dict().items()}
     sampler = VLLMSampler(letters(), [EOS], 16)
+    state = torch.random.get_rng_state()
+    sampler.sync(policy)
+    assert torch.equal(torch.random.get_rng_state(), state)
     for update in range(3):
         for settings in (
             SamplingSettings(max_new_tokens=12, temperature=0.8),
