@@ -65,7 +65,8 @@ class LambdaGRPO(PolicyModule):
         engine: ``"tree"`` runs the model on each shared token once, ``"padded"`` on every
             completion by itself, ``"auto"`` takes the tree where the model is supported.
         sampler: what draws completions: ``"shared_prefix"`` runs every prompt once, ``"hf"`` is
-            transformers' ``generate``; ``"auto"`` takes the first that can serve the policy.
+            transformers' ``generate``, ``"vllm"`` an engine of its own; ``"auto"`` takes the first
+            that can serve the policy.
         sampler_batch_size: completions sampled at a time; None for the whole rollout.
         reward_time_limit: seconds a reward function may take for one rollout.
         on_reward_error: ``"raise"`` ends the run when a reward function fails, ``"skip"`` counts

@@ -48,7 +48,7 @@ class PolicyModule(LightningModule):
         evaluation: how completions are drawn in validate, test and predict.
         eval_completions: completions per prompt there.
         needs_reference: keep what the policy was before training.
-        sampler: ``"shared_prefix"``, ``"hf"``, or ``"auto"``, see
+        sampler: ``"shared_prefix"``, ``"hf"``, ``"vllm"`` or ``"auto"``, see
             :func:`~lgrpo_lightning.rollout.make_sampler`.
         sampler_batch_size: completions sampled at a time; None for all of a batch.
         reward_time_limit: seconds a reward function may take for one batch.

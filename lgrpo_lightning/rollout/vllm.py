@@ -6,6 +6,7 @@ Legend: B prompts, G completions of a group, R = B·G rows, T tokens of the long
 import copy
 import importlib.util
 import os
+import random
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lgrpo_lightning.policy.support import causal_lm
 from lgrpo_lightning.rollout.completions import Completions
-from lgrpo_lightning.rollout.seeds import derive_seed
+from lgrpo_lightning.rollout.seeds import derive_seed, seeded
 from lgrpo_lightning.rollout.settings import SamplingSettings
 
 
@@ -115,7 +116,10 @@ class VLLMSampler:
             ValueError: if the run has more than one process.
         """
         if self._engine is None:
-            self._engine = self._start(policy)
+            state = random.getstate()
+            with seeded(0, causal_lm(policy).device):  # vLLM seeds this process's generators
+                self._engine = self._start(policy)
+            random.setstate(state)
         with merged(policy):
             weights = [
                 (name.replace(".base_layer.", "."), weight.detach())
