@@ -35,6 +35,15 @@ trainer:
 """
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler: a shell's background jobs start with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_ends_the_run_with_a_checkpoint(place, name, code):
     (place / "interrupters.py").write_text(INTERRUPTERS)
