@@ -10,7 +10,6 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch.optim import AdamW
 
 from lgrpo_lightning.data import PromptBatch, PromptGroupDataModule, PromptSet
-from lgrpo_lightning.data.module import step_under_way
 from lgrpo_lightning.hyperparameters import coerced, keep_plain
 from lgrpo_lightning.objective import LambdaGRPOLoss
 from lgrpo_lightning.objective.advantages import AdvantageScale
@@ -18,9 +17,9 @@ from lgrpo_lightning.objective.denominators import Aggregation
 from lgrpo_lightning.policy import Engine, PolicySettings, resolve_engine
 from lgrpo_lightning.policy_module import OnRewardError, PolicyModule
 from lgrpo_lightning.preflight import check_batch, check_steps
-from lgrpo_lightning.resuming import announce_lost_gradients, announce_new_sample
+from lgrpo_lightning.resuming import CurrentRollout
 from lgrpo_lightning.rewards import RewardLike
-from lgrpo_lightning.rollout import Rollout, SamplerName, SamplingSettings, TokenTexts, seeded
+from lgrpo_lightning.rollout import SamplerName, SamplingSettings, TokenTexts, seeded
 from lgrpo_lightning.rollout.assemble import GroupRules
 from lgrpo_lightning.rollout_maker import RolloutMaker
 from lgrpo_lightning.schedule import RolloutSchedule
@@ -140,9 +139,8 @@ class LambdaGRPO(PolicyModule):
         self.wanted_engine: Engine | Literal["auto"] = engine
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
-        self._rollout: Rollout | None = None
-        self._rollout_unfinished = False
         self._step_log = StepLog(self)
+        self._current = CurrentRollout(self._step_log)
 
     def setup(self, stage: str) -> None:
         """Check everything that can be checked before weights are loaded.
@@ -207,21 +205,15 @@ class LambdaGRPO(PolicyModule):
         schedule = self.schedule(len(batch.prompts))
         check_steps(batch, schedule)
         self._step_log.clock.start()
-        if batch.step % schedule.accumulate and not self._step_log.under_way:
-            announce_lost_gradients(batch.step % schedule.accumulate)
-        if batch.step > 0:
-            if self._rollout and self._rollout.serves(
-                batch.epoch, batch.rollout, schedule.shape, self.reference is not None
-            ):
-                return
-            announce_new_sample(batch)
+        if self._current.serves(batch, schedule, self.reference is not None):
+            return
         scorer, rank = self._scorer, self.global_rank
         maker = RolloutMaker(
             self.collector(), self.rules, self.sampling, scorer, self.gathered, rank
         )
         seed = self.place_seed("rollout", batch.epoch, batch.rollout)
         with self.trainer.precision_plugin.forward_context():
-            self._rollout, totals = maker.make(
+            self._current.rollout, totals = maker.make(
                 self.loaded_policy, self.reference, batch, schedule, seed, self.device
             )
         self._step_log.rollout(totals)
@@ -239,8 +231,8 @@ class LambdaGRPO(PolicyModule):
             ``truncated``, ``lengths``, ``group`` [M]; ``reward_breakdown`` {name: [M]};
             ``prompts``, ``completions``, ``token_texts``, M each; ``group_size``; ``kl_coef``.
         """
-        assert self._rollout is not None, "on_train_batch_start makes the rollout"
-        rollout = self._rollout
+        rollout = self._current.rollout
+        assert rollout is not None, "on_train_batch_start makes the rollout"
         schedule = self.schedule(len(rollout.prompts))
         micro = rollout.micro_batch(batch.step)
         # Seeded by place, so that dropout in an adapter is the same after a resume.
@@ -264,7 +256,7 @@ class LambdaGRPO(PolicyModule):
         self._step_log.micro_batch(loss, {**outputs.metrics, "sampler_gap": gap})
         if (batch.step + 1) % schedule.accumulate == 0 or self.trainer.is_last_batch:
             self._step_log.flush(len(batch.prompts))
-        self._rollout_unfinished = batch.step + 1 < batch.steps
+        self._current.unfinished = batch.step + 1 < batch.steps
         return {
             "loss": loss,
             "logprobs": logprobs.detach(),
@@ -279,21 +271,13 @@ class LambdaGRPO(PolicyModule):
         self._step_log.clock.stop()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the rollout and its figures while updates are still to be made of it."""
-        needed = self._rollout_unfinished or step_under_way(self.trainer)
-        if self._rollout is not None and needed and self.trainer.world_size == 1:
-            checkpoint["lgrpo_rollout"] = self._rollout.state_dict()
-            checkpoint["lgrpo_rollout_figures"] = self._step_log.rollout_figures
+        """Keep what the next steps need, see :class:`~lgrpo_lightning.resuming.CurrentRollout`."""
+        self._current.save(checkpoint, self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the rollout that was being worked off."""
-        if "lgrpo_rollout" in checkpoint:
-            self._rollout = Rollout.from_state_dict(checkpoint["lgrpo_rollout"], self.device)
-            self._rollout_unfinished = True
-            self._step_log.rollout_figures = checkpoint["lgrpo_rollout_figures"]
+        self._current.load(checkpoint, self.device)
 
     def on_train_start(self) -> None:
         """Move a rollout from a checkpoint to where the model is by now; start logging anew."""
-        self._step_log.restart()
-        if self._rollout is not None:
-            self._rollout = self._rollout.to(self.device)
+        self._current.start(self.device)

@@ -74,7 +74,7 @@ class Recorder(Callback):
         self.outputs.append(outputs)
         self.batches.append(batch)
         if batch.step == 0:
-            self.rollouts.append(pl_module._rollout)
+            self.rollouts.append(pl_module._current.rollout)
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         self.gradients.append(gradient(pl_module))
