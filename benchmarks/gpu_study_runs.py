@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import AdamW
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
@@ -159,19 +159,33 @@ def pretrain(scale: Scale, folder: Path, seconds: float, tell: Callable[[str], N
 
 
 class StepClock(Callback):
-    """Seconds of each training step, its rollout included, with the device waited for."""
+    """Seconds of each training step, its rollout included, with the device waited for.
+
+    Attributes:
+        seconds: one for each step.
+        outputs: what the last training step returned.
+    """
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
+        self.outputs: Any = None
         self._start = 0.0
 
     def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Callbacks come before the module, which samples then."""
         self._start = now()
 
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401 - Lightning's own union
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
         """The optimizer has stepped."""
         self.seconds.append(now() - self._start)
+        self.outputs = outputs
 
 
 def now() -> float:
@@ -188,12 +202,12 @@ def train(
     engine: Engine,
     sampler: SamplerName,
     evaluate: bool = True,
-) -> tuple[dict[str, Any], LambdaGRPO]:
+) -> tuple[dict[str, Any], StepClock]:
     """One run of LambdaGRPO under Lightning's Trainer, from the pretrained policy.
 
     Returns:
         ``curve`` [[optimizer step, held-out pass@1]], ``step_seconds`` (median without the first),
-        ``seconds`` of the whole run; and the module.
+        ``seconds`` of the whole run; and the clock, with what the last step returned.
     """
     start, clock, evaluator = now(), StepClock(), RewardEvaluator()
     sampling = SamplingSettings(max_new_tokens=scale.tokens)
@@ -241,23 +255,26 @@ def train(
         "curve": curve,
         "step_seconds": statistics.median(clock.seconds[1:]),
         "seconds": now() - start,
-    }, module
+    }, clock
 
 
 def lambda_cost(
     scale: Scale, folder: Path, engine: Engine, sampler: SamplerName
 ) -> dict[str, float]:
     """Seconds of a step, and of the process tree, its set sizes and weights, of its completions."""
-    record, module = train(scale, folder, Job(0, 0.0, True), engine, sampler, evaluate=False)
-    rollout = module._rollout
-    assert rollout is not None
+    record, clock = train(scale, folder, Job(0, 0.0, True), engine, sampler, evaluate=False)
+    order = clock.outputs["group"].argsort(
+        stable=True
+    )  # the step had all completions, in any order
+    shape = (scale.prompts, scale.group, -1)
+    ids, mask = (clock.outputs[name][order].view(shape) for name in ("completion_ids", "mask"))
     taken = []
     for _ in range(30):
         start = now()
-        ProcessTree.from_completions(rollout.completion_ids, rollout.completion_mask).weights()
+        ProcessTree.from_completions(ids, mask).weights()
         taken.append(now() - start)
     return {
         "step_seconds": record["step_seconds"],
         "tree_seconds": statistics.median(taken),
-        "tokens": float(rollout.completion_mask.sum()),
+        "tokens": float(mask.sum()),
     }
