@@ -35,7 +35,8 @@ def evaluate_problems(
 
     Means are over completions, with those left out whose reward is NaN (no function applied).
     pass@k is over the problems with at least k rewarded completions, and so is maj@k, which is
-    there only if problems have answers.
+    there only if problems have answers. What :func:`_figures` gives for all problems is also there
+    for each source, as ``source/<source>/<name>``.
 
     Args:
         problems: all problems of all ranks.
@@ -46,13 +47,10 @@ def evaluate_problems(
     """
     rewards = [reward for problem in problems for reward in problem["rewards"]]
     kept = [reward for reward in rewards if not math.isnan(reward)]
-    figures = {
-        "problems": float(len(problems)),
-        "reward": _mean(kept),
+    figures = _figures(problems, ks, success_threshold, resamples)
+    figures |= {
         "reward_std": statistics.stdev(kept) if len(kept) > 1 else float("nan"),
         "unrewarded": 1 - len(kept) / len(rewards) if rewards else float("nan"),
-        "length": _mean(length for problem in problems for length in problem["lengths"]),
-        "truncated": _mean(cut for problem in problems for cut in problem["truncated"]),
     }
     for function in _distinct(name for problem in problems for name in problem["reward_breakdown"]):
         figures[f"reward_function/{function}"] = _mean(
@@ -61,20 +59,47 @@ def evaluate_problems(
             for reward in problem["reward_breakdown"].get(function, [])
         )
     for source in _distinct(problem["source"] for problem in problems):
-        figures[f"source/{source}/reward"] = _mean(
-            reward
-            for problem in problems
-            if problem["source"] == source
-            for reward in problem["rewards"]
-        )
-    samples, correct = _counts(problems, success_threshold)
+        share = [problem for problem in problems if problem["source"] == source]
+        of_source = _figures(share, ks, success_threshold, resamples)
+        figures |= {f"source/{source}/{name}": value for name, value in of_source.items()}
+    return figures
+
+
+def _figures(
+    problems: Sequence[Problem], ks: Sequence[int], threshold: float, resamples: int
+) -> dict[str, float]:
+    """Number of problems, mean reward, length, truncation, pass@k and maj@k."""
+    figures = {
+        "problems": float(len(problems)),
+        "reward": _mean(reward for problem in problems for reward in problem["rewards"]),
+        "length": _mean(length for problem in problems for length in problem["lengths"]),
+        "truncated": _mean(cut for problem in problems for cut in problem["truncated"]),
+    }
+    samples, correct = _counts(problems, threshold)
     for k in ks:
         enough = samples >= k
         solved = pass_at_k(samples[enough], correct[enough], k)  # [problems with enough]
-        low, high = bootstrap_interval(solved, resamples)
-        figures |= {f"pass@{k}": _mean(solved.tolist())}
-        figures |= {f"pass@{k}_low": low, f"pass@{k}_high": high}
-    return figures | _majorities(problems, ks, success_threshold, resamples)
+        figures |= _with_errors(f"pass@{k}", solved, resamples)
+    return figures | _majorities(problems, ks, threshold, resamples)
+
+
+def _with_errors(name: str, values: Tensor, resamples: int) -> dict[str, float]:
+    """Mean over problems, its standard error s/√B, and its bootstrap interval.
+
+    Args:
+        name: of the mean; the others have the endings ``_se``, ``_low`` and ``_high``.
+        values: [B], one for each problem.
+        resamples: of the interval.
+    """
+    enough = len(values) > 1
+    error = values.double().std().item() / math.sqrt(len(values)) if enough else float("nan")
+    low, high = bootstrap_interval(values, resamples)
+    return {
+        name: _mean(values.tolist()),
+        f"{name}_se": error,
+        f"{name}_low": low,
+        f"{name}_high": high,
+    }
 
 
 def format_history(history: Sequence[EvaluationRecord], stage: str) -> str:
@@ -104,14 +129,13 @@ def _majorities(
         if "answers" in problem
     ]
     figures: dict[str, float] = {}
-    for k in ks if votes else ():
+    for k in (k for k in ks if votes and k > 1):  # a vote of one is no vote
         won = [
             majority_at_k([answer for answer, _ in vote], [good for _, good in vote], k)
             for vote in votes
             if len(vote) >= k
         ]
-        low, high = bootstrap_interval(torch.tensor(won), resamples)
-        figures |= {f"maj@{k}": _mean(won), f"maj@{k}_low": low, f"maj@{k}_high": high}
+        figures |= _with_errors(f"maj@{k}", torch.tensor(won), resamples)
     return figures
 
 

@@ -96,18 +96,21 @@ def copy_until_step(path: Path, target: Path, step: int) -> None:
 
 def encode_jsonl(records: Iterable[Mapping[str, Any]]) -> bytes:
     """Return records as UTF-8 lines of strict JSON; NaN and infinity become null."""
-    lines = (json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) for record in records)
+    lines = (
+        json.dumps(strict_json(record), ensure_ascii=False, allow_nan=False) for record in records
+    )
     # A half character that a tokenizer produced has no UTF-8 form, but it has a JSON escape.
     return "".join(f"{line}\n" for line in lines).encode("utf-8", errors="backslashreplace")
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+def strict_json(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a value of which strict JSON can be made: NaN and infinity are None."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: strict_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [strict_json(item) for item in value]
     return value
 
 

@@ -37,12 +37,13 @@ class RewardEvaluator(Callback):
 
     Logged, over all problems of all ranks, and the same number on every rank, so that
     ModelCheckpoint and EarlyStopping can monitor it: ``eval/reward``, ``eval/reward_std`` (sample
-    standard deviation over completions), ``eval/reward_function/<name>``,
-    ``eval/source/<source>/reward``, ``eval/unrewarded``, ``eval/truncated`` (shares),
-    ``eval/length`` (tokens), ``eval/problems``, and for every k ``eval/pass@k`` with the ends of
-    its bootstrap 95 % interval over problems, ``eval/pass@k_low`` and ``eval/pass@k_high``; with
-    ``answers`` also ``eval/maj@k`` and its interval, see
-    :func:`~lgrpo_callbacks.metrics.majority_at_k`.
+    standard deviation over completions), ``eval/reward_function/<name>``, ``eval/unrewarded``,
+    ``eval/truncated`` (shares), ``eval/length`` (tokens), ``eval/problems``, and for every k
+    ``eval/pass@k`` with its standard error over problems, ``eval/pass@k_se``, and the ends of its
+    bootstrap 95 % interval, ``eval/pass@k_low`` and ``eval/pass@k_high``; with ``answers`` and
+    k > 1 also ``eval/maj@k`` and the same of it, see
+    :func:`~lgrpo_callbacks.metrics.majority_at_k`. Reward, truncation, length, number of problems,
+    pass@k and maj@k are also there for each source, as ``eval/source/<source>/<name>``.
 
     Every evaluation also writes ``<run>/<dirname>/<stage>-step-00000000.jsonl``, a line per
     problem; it appears whole or not at all and replaces no other file. ``history`` keeps the
@@ -58,6 +59,7 @@ class RewardEvaluator(Callback):
 
     Args:
         k: numbers of tries of pass@k and maj@k; a problem needs at least that many completions.
+            pass@1 is always there.
         success_threshold: the reward from which a completion counts as solved.
         dirname: folder for the files, under the run's folder or absolute.
         prefix: of the logged names in validation.
@@ -89,8 +91,8 @@ class RewardEvaluator(Callback):
         test_prefix: str = "test",
         bootstrap_samples: int = 1000,
     ) -> None:
-        ks = [k] if isinstance(k, int) else sorted(set(k))
-        if not ks or ks[0] < 1:
+        ks = sorted({1, *([k] if isinstance(k, int) else k)})
+        if ks[0] < 1:
             raise ValueError(f"k must hold numbers of tries from 1 on, got {k}")
         if not math.isfinite(success_threshold):
             raise ValueError(f"success_threshold must be a finite reward, got {success_threshold}")

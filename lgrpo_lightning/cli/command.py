@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lgrpo_callbacks import RewardEvaluator
 from lgrpo_lightning.cli.checkpoints import read_checkpoint
 from lgrpo_lightning.cli.fit_summary import summarise
 from lgrpo_lightning.cli.interruption import SaveBeforeEnd, exit_code, farewell
@@ -26,7 +28,7 @@ from lgrpo_lightning.cli.options import (
 from lgrpo_lightning.cli.parser import RunParser, in_one_line, parser_settings
 from lgrpo_lightning.cli.predictions import PredictionWriter
 from lgrpo_lightning.cli.progress import RunProgressBar
-from lgrpo_lightning.cli.results import report_results
+from lgrpo_lightning.cli.results import report_results, set_results
 from lgrpo_lightning.cli.resume import ResumedOptions, changed_options
 from lgrpo_lightning.cli.run_folder import CHECKPOINTS, run_folder, shown_path
 from lgrpo_lightning.cli.trainer import RunTrainer
@@ -154,6 +156,10 @@ class LambdaCLI(LightningCLI):
         if self.subcommand == "fit" and self.start:
             changes = changed_options(self.start["hyper_parameters"], self.model.hparams)
             callbacks.append(ResumedOptions(changes))
+        if self.subcommand in ("validate", "test"):
+            evaluators = [entry for entry in given if isinstance(entry, RewardEvaluator)]
+            self.evaluator = evaluators[0] if evaluators else RewardEvaluator()
+            callbacks += [] if evaluators else [self.evaluator]
         if self.subcommand == "predict":
             self.prediction_writer = PredictionWriter()
             callbacks.append(self.prediction_writer)
@@ -188,11 +194,20 @@ class LambdaCLI(LightningCLI):
         self._report()
 
     def _report(self) -> None:
+        metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        stage = "test" if self.subcommand == "test" else "validation"
+        prefix = self.evaluator.prefixes[stage]
         results = {
             "command": str(self.subcommand),
+            "model": self.model.policy_settings.path,
             "checkpoint": self.options.ckpt_path,
             "step": self.start.get("global_step", 0),
-            "metrics": {name: float(v) for name, v in self.trainer.callback_metrics.items()},
+            "decoding": {
+                **asdict(self.model.evaluation),
+                "completions": self.model.eval_completions,
+            },
+            "sets": set_results(metrics, prefix),
+            "metrics": metrics,
         }
         _tell(report_results, self.folder, results)
 

@@ -6,6 +6,7 @@ import inspect
 import re
 from typing import Any, NoReturn
 
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from lightning import __version__ as lightning_version
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -49,8 +50,35 @@ def parser_settings(commands: list[str]) -> dict[str, Any]:
     }
 
 
+class ConfigFile(ActionConfigFile):
+    """``-c``: a later file's options replace those of an earlier one, but its sets are added.
+
+    So files with an evaluation set each make an evaluation of several sets.
+    """
+
+    def __call__(
+        self,
+        parser: ArgumentParser,
+        cfg: Namespace,
+        values: str,
+        option_string: str | None = None,
+    ) -> None:
+        """Take up one file."""
+        before = cfg.get("data.eval_sets")
+        super().__call__(parser, cfg, values, option_string)
+        after = cfg.get("data.eval_sets")
+        if before and after:
+            cfg["data.eval_sets"] = {**before, **after}
+
+
 class RunParser(LightningArgumentParser):
     """LightningArgumentParser that answers mistakes shortly, without the list of all options."""
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - jsonargparse's
+        """Add an option; config files are merged by :class:`ConfigFile`."""
+        if kwargs.get("action") is ActionConfigFile:
+            kwargs["action"] = ConfigFile
+        return super().add_argument(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End the process with exit code 2 and one line about the mistake."""

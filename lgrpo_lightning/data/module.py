@@ -46,7 +46,8 @@ class PromptGroupDataModule(LightningDataModule):
     Args:
         path: Training prompts: a local file (JSON, JSON Lines, Parquet, CSV), a glob or list of
             files, a folder (data files, or written by ``save_to_disk``), a name on the Hugging Face
-            hub, or the rows themselves; from Python also a :class:`datasets.Dataset`.
+            hub, or the rows themselves; from Python also a :class:`datasets.Dataset`. It can be
+            left out where nothing is trained.
         name: Configuration of a set on the hub, such as "main".
         split: Split to train on; by default the only one there is, or "train".
         eval_path: Prompts for validation and test; with ``eval_split`` alone they come from
@@ -72,7 +73,7 @@ class PromptGroupDataModule(LightningDataModule):
 
     def __init__(
         self,
-        path: str | list[str] | list[dict[str, Any]],
+        path: str | list[str] | list[dict[str, Any]] | None = None,
         name: str | None = None,
         split: str | None = None,
         eval_path: str | list[str] | list[dict[str, Any]] | None = None,
@@ -91,7 +92,11 @@ class PromptGroupDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         if eval_sets and (eval_path is not None or eval_split is not None):
-            raise ValueError("give eval_sets, or eval_path and eval_split, not both")
+            raise ValueError(
+                f"give eval_sets, or eval_path and eval_split, not both: eval_sets has "
+                f"{', '.join(eval_sets)}, eval_path is {eval_path!r:.100} and eval_split "
+                f"{eval_split!r}; set these two to null, or eval_sets"
+            )
         for key, value in (
             ("prompts_per_rollout", prompts_per_rollout),
             ("eval_prompts_per_batch", eval_prompts_per_batch),
@@ -113,6 +118,8 @@ class PromptGroupDataModule(LightningDataModule):
         if eval_path is not None:
             self.eval_sets[short_name(eval_path)] = EvalSet(eval_path, split=eval_split)
         elif eval_split is not None:
+            if path is None:
+                raise ValueError(f"eval_split is {eval_split!r}, but of no data; give eval_path")
             self.eval_sets[short_name(path)] = EvalSet(path, name=name, split=eval_split)
         self._eval_formats = {
             key: entry.format(self.prompt_format) for key, entry in self.eval_sets.items()
@@ -132,7 +139,8 @@ class PromptGroupDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Download sets from the hub, once per node, before all processes read them."""
-        if self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING:
+        fitting = self.trainer is None or self.trainer.state.fn == TrainerFn.FITTING
+        if self.path is not None and fitting:
             download(self.path, self.name)
         for entry in self.eval_sets.values():
             download(entry.path, entry.name)
@@ -150,8 +158,10 @@ class PromptGroupDataModule(LightningDataModule):
         if stage != "fit" and not self.eval_sets:
             action = TrainerFn(stage).value
             raise ValueError(f"there are no prompts to {action}; give eval_path or eval_sets")
+        if stage == "fit" and self.path is None:
+            raise ValueError("there are no prompts to train on; give path")
         before = (self._train_set, self._eval_set)
-        if stage == "fit" and self._train_set is None:
+        if stage == "fit" and self.path is not None and self._train_set is None:
             self._train_set = PromptSet.load(
                 self.path,
                 config=self.name,

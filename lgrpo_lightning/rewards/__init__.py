@@ -5,6 +5,7 @@ called with keyword arguments; None means "does not apply". Only standard-librar
 imported here, so that workers start fast.
 """
 
+from lgrpo_lightning.rewards.answer import final_answer, normal_form
 from lgrpo_lightning.rewards.binary_tree import BinaryTreeReward
 from lgrpo_lightning.rewards.boxed import last_boxed
 from lgrpo_lightning.rewards.completion import Completion, Prompt, completion_text
@@ -12,7 +13,7 @@ from lgrpo_lightning.rewards.form import FormatReward
 from lgrpo_lightning.rewards.gsm8k import gsm8k_reward
 from lgrpo_lightning.rewards.length import LengthPenalty, OverlongPenalty
 from lgrpo_lightning.rewards.match import boxed_match_reward, exact_match_reward
-from lgrpo_lightning.rewards.math_answer import math_reward
+from lgrpo_lightning.rewards.math_answer import MathReward, math_reward
 from lgrpo_lightning.rewards.runner import (
     OnError,
     RewardError,
@@ -29,6 +30,7 @@ __all__ = [
     "Completion",
     "FormatReward",
     "LengthPenalty",
+    "MathReward",
     "OnError",
     "OverlongPenalty",
     "Prompt",
@@ -41,8 +43,10 @@ __all__ = [
     "boxed_match_reward",
     "completion_text",
     "exact_match_reward",
+    "final_answer",
     "gsm8k_reward",
     "last_boxed",
     "math_reward",
+    "normal_form",
     "reward_traits",
 ]

@@ -2,16 +2,19 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, get_args
 
+from lgrpo_lightning.rewards.answer import normal_form
 from lgrpo_lightning.rewards.boxed import last_boxed
 from lgrpo_lightning.rewards.completion import Completion, Prompt, completion_text
 from lgrpo_lightning.rewards.reference import check_rows, reference_text
 from lgrpo_lightning.rewards.traits import Columns, reward_traits
 
 _MOST_CHECKED = 2_000  # references; parsing takes milliseconds each
+_MARK = "####"  # before the answer in GSM8K's solutions
+Unreadable = Literal["refuse", "as_text"]
 _WORDS = re.compile(r"[A-Za-z]{3,}(?:\s+[A-Za-z]+)*")
 # AIME's \boxed{\textbf{(073) }}, which math-verify reads as the word 073.
 _STYLED_NUMBER = re.compile(r"\\(?:text|math)(?:bf|rm|it|)\{\s*\(?\s*(-?\d[\d.,]*)\s*\)?\s*\}")
@@ -62,7 +65,7 @@ def _parse_answer(answer: str) -> list[Any]:
 @lru_cache(maxsize=1024)  # the completions of a group share their reference
 def _parse_reference(text: str) -> list[Any]:
     boxed = last_boxed(text)
-    answer = text if boxed is None else boxed.strip()
+    answer = text.rpartition(_MARK)[2].strip() if boxed is None else boxed.strip()
     delimited = _MATH_DELIMITERS.fullmatch(answer)
     if delimited:
         answer = next(group for group in delimited.groups() if group is not None)
@@ -72,7 +75,8 @@ def _parse_reference(text: str) -> list[Any]:
     if not parsed or isinstance(parsed[0], str):
         raise ValueError(
             f"math-verify can't parse the reference answer {text!r:.200}; correct or drop the row, "
-            "or compare strings with boxed_match_reward"
+            "compare such rows as text with MathReward(unreadable='as_text'), or all of them with "
+            "boxed_match_reward"
         )
     return parsed
 
@@ -103,9 +107,11 @@ def _check_references(columns: Columns) -> None:
             f"it needs the column 'answer' or 'solution'; the data set has {sorted(columns)}; map "
             "it with data.columns"
         )
-    values = columns[name]
+    _check_column(name, columns[name], _read_answer if name == "answer" else _read_solution)
+
+
+def _check_column(name: str, values: Sequence[object], read: Callable[[object], object]) -> None:
     stride = -(-len(values) // _MOST_CHECKED) or 1
-    read = _read_answer if name == "answer" else _read_solution
     checked = [value if row % stride == 0 else None for row, value in enumerate(values)]
     check_rows(name, checked, read)
 
@@ -137,7 +143,8 @@ def math_reward(
         prompts: not looked at.
         completions: plain or conversational completions.
         completion_ids: not looked at.
-        answer: references, plain or LaTeX, strings or numbers. It goes before ``solution``.
+        answer: references, plain or LaTeX, strings or numbers; of a text with ``\boxed{…}`` its
+            last box, else what follows a ``####``. It goes before ``solution``.
         solution: worked solutions, whose last ``\boxed{…}`` is the reference.
         columns: not looked at.
 
@@ -159,3 +166,74 @@ def math_reward(
         text = completion_text(completion)
         rewards.append(None if reference is None else _judge(text, reference))
     return rewards
+
+
+class MathReward:
+    """:func:`math_reward` for published benchmarks, of which some references are hard to read.
+
+    Args:
+        unreadable: what becomes of a reference that math-verify can't parse. "refuse" is an error,
+            as in ``math_reward``; with "as_text" the completion's last box has to equal it as text
+            (:func:`~lgrpo_lightning.rewards.normal_form`). Of Minerva's 272 references these are 7,
+            of OlympiadBench's 675 they are 3.
+
+    Raises:
+        ValueError: for another value of ``unreadable``.
+    """
+
+    per_completion = True
+
+    def __init__(self, unreadable: Unreadable = "refuse") -> None:
+        if unreadable not in get_args(Unreadable):
+            raise ValueError(
+                f"unreadable must be one of {get_args(Unreadable)}, got {unreadable!r}"
+            )
+        self.unreadable = unreadable
+
+    def warm_up(self) -> None:
+        """Import math-verify."""
+        _warm_up()
+
+    def check_references(self, columns: Columns) -> None:
+        """Check the references, of large sets 2,000 evenly spread ones."""
+        _check_column("answer", columns["answer"], self._read)
+
+    def __call__(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Completion],
+        completion_ids: Sequence[Sequence[int]],
+        answer: Sequence[object],
+        **columns: object,
+    ) -> list[float | None]:
+        """Score the completions' texts against ``answer``; nothing else is looked at.
+
+        A list of one reference, as OlympiadBench's ``final_answer``, counts as its entry.
+        """
+        return [
+            self._score(completion_text(completion), reference)
+            for completion, reference in zip(completions, answer, strict=True)
+        ]
+
+    def _score(self, completion: str, reference: object) -> float | None:
+        read = self._read(reference)
+        if read is None:
+            return None
+        if isinstance(read, list):
+            return _judge(completion, read)
+        boxed = last_boxed(completion)
+        return float(boxed is not None and normal_form(boxed) == normal_form(read))
+
+    def _read(self, reference: object) -> list[Any] | str | None:
+        """What math-verify makes of it, or the text to compare with."""
+        single = reference[0] if isinstance(reference, list) and len(reference) == 1 else reference
+        text = reference_text(single)
+        if text is None:
+            return None
+        try:
+            return _parse_reference(text)
+        except ValueError:
+            if self.unreadable == "refuse":
+                raise
+        boxed = last_boxed(text)
+        return text if boxed is None else boxed

@@ -56,15 +56,28 @@ def test_figures_equal_an_independent_computation(tmp_path):
         "eval/truncated": statistics.mean(flat(module.eval_truncated.float())),
         "eval/reward_function/exact": statistics.mean(flat(rewards)),
         "eval/reward_function/format": statistics.mean(flat(module.eval_format)),
-        "eval/source/even/reward": statistics.mean(flat(rewards[::2])),
-        "eval/source/odd/reward": statistics.mean(flat(rewards[1::2])),
         "eval/pass@1": expected_pass_at_k(rewards, 1),
         "eval/pass@3": expected_pass_at_k(rewards, 3),
+        "eval/pass@1_se": statistics.stdev(row.mean().item() for row in rewards) / 7**0.5,
     }
+    for source, rows in (("even", slice(0, None, 2)), ("odd", slice(1, None, 2))):
+        wanted |= {
+            f"eval/source/{source}/problems": len(rewards[rows]),
+            f"eval/source/{source}/reward": statistics.mean(flat(rewards[rows])),
+            f"eval/source/{source}/length": statistics.mean(flat(module.eval_lengths[rows])),
+            f"eval/source/{source}/truncated": statistics.mean(
+                flat(module.eval_truncated[rows].float())
+            ),
+            f"eval/source/{source}/pass@1": expected_pass_at_k(rewards[rows], 1),
+            f"eval/source/{source}/pass@3": expected_pass_at_k(rewards[rows], 3),
+        }
     for name, value in wanted.items():
         assert got.pop(name) == pytest.approx(value, rel=1e-6), name
-    assert got["eval/pass@1_low"] < wanted["eval/pass@1"] < got["eval/pass@1_high"]
-    assert set(got) == {f"eval/pass@{k}_{end}" for k in (1, 3) for end in ("low", "high")}
+    for k, where in itertools.product((1, 3), ("", "source/even/", "source/odd/")):
+        name = f"eval/{where}pass@{k}"
+        assert got.pop(f"{name}_low") <= wanted[name] <= got.pop(f"{name}_high")
+        got.pop(f"{name}_se", None)
+    assert not got
 
 
 def expected_majority_at_k(answers, rewards, k):
@@ -85,11 +98,13 @@ def expected_majority_at_k(answers, rewards, k):
 def test_majorities_are_counted_where_completions_have_answers(tmp_path):
     module = BoringPolicy(problems=7)
     module.left_out = ()
-    evaluator = RewardEvaluator(k=(1, 3, 4))
+    evaluator = RewardEvaluator(k=(3, 4))
     trainer = make_trainer(tmp_path, evaluator, limit_val_batches=1.0)
     trainer.validate(module, verbose=False)
     got = trainer.callback_metrics
-    for k in (1, 3, 4):
+    assert "eval/pass@1" in got
+    assert "eval/maj@1" not in got
+    for k in (3, 4):
         wanted = expected_majority_at_k(module.answers, module.eval_rewards, k)
         assert got[f"eval/maj@{k}"].item() == pytest.approx(wanted)
         assert got[f"eval/maj@{k}_low"] < wanted < got[f"eval/maj@{k}_high"]
@@ -104,8 +119,8 @@ def test_unrewarded_completions_have_no_vote():
         make_problem([1.0, 1.0, 1.0, 1.0]),  # of a set whose problems have no answers
     ]
     figures = evaluate_problems(problems, [1, 2], success_threshold=1.0, resamples=10)
-    assert figures["maj@1"] == 0.25
     assert figures["maj@2"] == 0.5  # of the first problem alone, a tie
+    assert math.isnan(figures["maj@2_se"])
 
 
 def test_unrewarded_completions_are_left_out_and_counted():

@@ -8,7 +8,7 @@ import torch
 
 from lgrpo_callbacks import read_jsonl
 from lgrpo_lightning.cli.predictions import prediction_rows
-from lgrpo_lightning.cli.results import write_results
+from lgrpo_lightning.cli.results import mean_of_sets, report_results, set_results
 from lgrpo_lightning.data import PromptBatch
 from tests.cli.running import lgrpo
 
@@ -24,6 +24,9 @@ def test_figures_are_printed_once_and_written(place, trained, command, prefix):
     assert results["checkpoint"] == str(checkpoint)
     metrics = results["metrics"]
     assert metrics[f"{prefix}/problems"] == 8
+    assert results["sets"]["heldout"]["n"] == 8
+    assert results["sets"]["heldout"]["mean"] == metrics[f"{prefix}/pass@1"]
+    assert results["decoding"]["max_new_tokens"] == 64
     (rows,) = run.glob("evaluations/*-step-00000002.jsonl")
     rewards = [row["rewards"][0] for row in read_jsonl(rows)]
     assert metrics[f"{prefix}/reward"] == sum(rewards) / 8
@@ -81,8 +84,46 @@ def test_a_prediction_has_all_that_belongs_to_its_prompt():
     }
 
 
-def test_results_are_strict_json(tmp_path):
-    metrics = {"a": 0.5, "b": float("nan")}
-    path = write_results(tmp_path, {"command": "test", "metrics": metrics})
-    assert json.loads(path.read_text()) == {"command": "test", "metrics": {"a": 0.5, "b": None}}
+METRICS = {
+    "eval/reward": float("nan"),
+    "eval/source/a/problems": 4.0,
+    "eval/source/a/pass@1": 0.5,
+    "eval/source/a/pass@1_se": 0.25,
+    "eval/source/a/length": 12.0,
+    "eval/source/b.c/problems": 2.0,
+    "eval/source/b.c/pass@1": 1.0,
+    "eval/source/b.c/pass@1_se": 0.0,
+    "eval/source/b.c/length": float("nan"),
+}
+
+
+def test_every_set_has_its_number_mean_and_standard_error():
+    sets = set_results(METRICS, "eval")
+    assert sets["a"] == {
+        "n": 4,
+        "mean": 0.5,
+        "standard_error": 0.25,
+        "figures": {"problems": 4.0, "pass@1": 0.5, "pass@1_se": 0.25, "length": 12.0},
+    }
+    assert (sets["b.c"]["n"], sets["b.c"]["mean"]) == (2, 1.0)
+    # Var((a + b) / 2) = (Var(a) + Var(b)) / 4
+    assert mean_of_sets(sets) == {"mean": 0.75, "standard_error": (0.25**2 / 4) ** 0.5}
+    assert set_results(METRICS, "test") == {}
+
+
+def test_results_are_strict_json_and_two_tables(tmp_path):
+    results = {
+        **{"command": "test", "model": "m", "checkpoint": None, "step": 0},
+        **{"sets": set_results(METRICS, "eval"), "metrics": METRICS},
+    }
+    said = report_results(tmp_path, results)
+    lines = [line.split() for line in said.splitlines()]
+    assert ["a", "4", "0.5000", "±", "0.2500", "12"] in lines
+    assert ["mean", "of", "2", "sets", "0.7500", "±", "0.1250"] in lines
+    assert ["eval/reward", "nan"] in lines
+    assert "checkpoint: none, m as it was loaded" in said
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["metrics"]["eval/reward"] is None
+    assert written["sets"]["b.c"]["figures"]["length"] is None
+    assert written["mean_of_sets"]["mean"] == 0.75
     assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]

@@ -13,7 +13,7 @@ from tests.cli.running import ROOT, lgrpo
     [
         ("", 'expected "subcommand" to be one of {fit,validate,test,predict}'),
         ("fitt", "invalid choice: 'fitt'"),
-        ("fit", "model.policy.path, model.rewards, data.path must be given; start from a config"),
+        ("fit", "model.policy.path, model.rewards must be given; start from a config"),
         ("fit -c nowhere.yaml", "File does not exist: '"),
         ("fit -c tiny.yaml --model.group_sise 4", "did you mean 'model.group_size'?"),
         ("fit -c tiny.yaml --qwertz 4", "no option 'qwertz'; lgrpo fit --help lists the options"),

@@ -14,6 +14,7 @@ from tests.configs.small_chat_model import save_small_chat_model
 
 CONFIGS = ROOT / "configs"
 OVERLAYS = {"lora", "ddp", "wandb"}
+BENCHMARKS = sorted((CONFIGS / "benchmarks").glob("*.yaml"))
 GSM8K = ROOT.parent / "shared" / "data" / "gsm8k"
 
 
@@ -34,11 +35,14 @@ def test_a_config_is_valid_for_every_command(parser, path):
         parser.parse_args([command, *composed(path.stem)])
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [*sorted(CONFIGS.glob("*.yaml")), *BENCHMARKS], ids=lambda path: path.stem
+)
 def test_every_key_is_explained(path):
     lines = path.read_text().splitlines()
     assert lines[0].startswith("# ")
-    assert any(path.name in line and "lgrpo fit" in line for line in lines if line.startswith("#"))
+    command = "lgrpo validate" if path in BENCHMARKS else "lgrpo fit"
+    assert any(path.name in line and command in line for line in lines if line.startswith("#"))
     for line, following in itertools.pairwise([*lines, ""]):
         is_value = re.match(r"\s*(- )?\w+: \S", line) and "class_path:" not in line
         assert not is_value or "#" in line or following.lstrip().startswith("#"), line

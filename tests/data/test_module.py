@@ -19,6 +19,17 @@ def test_nothing_is_read_before_setup():
         data.setup("fit")
 
 
+def test_training_prompts_may_be_left_out_where_nothing_is_trained():
+    data = PromptGroupDataModule(eval_sets={"a": EvalSet(TEST)}, columns=COLUMNS)
+    data.prepare_data()
+    data.setup("validate")
+    assert len(data.eval_set) == 5
+    with pytest.raises(ValueError, match="no prompts to train on; give path"):
+        data.setup("fit")
+    with pytest.raises(ValueError, match="eval_split is 'test', but of no data"):
+        PromptGroupDataModule(eval_split="test")
+
+
 def test_one_evaluation_set_shares_columns_and_format():
     data = PromptGroupDataModule(TRAIN, columns=COLUMNS, eval_path=TEST, template="{prompt}?")
     data.setup("fit")

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from lgrpo_lightning.rewards import math_reward
+from lgrpo_lightning.rewards import MathReward, math_reward
 
 
 def score(completion, reference=None, **columns):
@@ -51,6 +51,7 @@ def score(completion, reference=None, **columns):
         ("5", "The answer is: 5"),
         ("5", [{"role": "assistant", "content": r"\boxed{5}"}]),
         ("4", r"\boxed{3}, no, \boxed{4}"),
+        ("2 + 2 = 4\n#### 4", r"\boxed{4}"),
     ],
 )
 def test_right(reference, completion):
@@ -138,3 +139,25 @@ def test_large_sets_are_checked_by_sample():
     answers[50_000] = "???"  # a multiple of the stride, 50
     with pytest.raises(ValueError, match="row 50000"):
         math_reward.check_references({"answer": answers})
+
+
+def test_references_that_cannot_be_read_are_refused_or_compared_as_text():
+    reference = r"$t(0, 4]$"
+    with pytest.raises(ValueError, match=r"unreadable='as_text'"):
+        MathReward().check_references({"answer": ["5", reference]})
+    reward = MathReward(unreadable="as_text")
+    reward.check_references({"answer": ["5", reference]})
+    completions = [r"\boxed{t(0,4]}", r"\boxed{t(0,4)}", reference, r"\boxed{5}"]
+    found = reward(["?"] * 4, completions, [[]] * 4, answer=[reference] * 4)
+    assert found == [1.0, 0.0, 0.0, 0.0]
+    assert reward(["?"], [r"\boxed{0.5}"], [[]], answer=[r"$\frac{1}{2}$"]) == [1.0]
+    with pytest.raises(ValueError, match=r"unreadable must be one of .* got 'skip'"):
+        MathReward(unreadable="skip")
+
+
+def test_a_list_of_one_reference_is_its_entry_and_of_several_an_error():
+    reward = MathReward(unreadable="as_text")
+    assert reward(["?"], [r"\boxed{2}"], [[]], answer=[["$2$"]]) == [1.0]
+    with pytest.raises(ValueError, match="reference answer"):
+        reward.check_references({"answer": [["2", "3"]]})
+    assert reward(["?"], [""], [[]], answer=[None]) == [None]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lgrpo_lightning.rewards import gsm8k_reward, math_reward
+from lgrpo_lightning.rewards import MathReward, gsm8k_reward, math_reward
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -80,6 +80,16 @@ def gsm8k(stride):
         [final(solution) for solution in solutions],
         right=lambda answer: rf"\boxed{{{answer}}}",
         wrong=lambda answer: rf"\boxed{{{answer}1}}",
+    )
+
+
+@pytest.mark.parametrize(("name", "stride"), [("aime24", 1), ("amc23", 1), ("gsm8k", 20)])
+def test_the_reward_of_the_benchmarks(name, stride):
+    assert_judged(
+        MathReward(unreadable="as_text"),
+        column(name)[::stride],
+        right=lambda answer: rf"so \boxed{{{final(str(answer))}}}",
+        wrong=lambda answer: rf"so \boxed{{{final(str(answer))}1}}",
     )
 
 
