@@ -6,7 +6,7 @@ import inspect
 import re
 from typing import Any, NoReturn
 
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning import __version__ as lightning_version
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -56,16 +56,11 @@ class ConfigFile(ActionConfigFile):
     So files with an evaluation set each make an evaluation of several sets.
     """
 
-    def __call__(
-        self,
-        parser: ArgumentParser,
-        cfg: Namespace,
-        values: str,
-        option_string: str | None = None,
-    ) -> None:
+    # jsonargparse does not declare its types, and they are not argparse's.
+    def __call__(self, parser, cfg, values, option_string=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204
         """Take up one file."""
         before = cfg.get("data.eval_sets")
-        super().__call__(parser, cfg, values, option_string)
+        super().__call__(parser, cfg, values, option_string)  # type: ignore[no-untyped-call]
         after = cfg.get("data.eval_sets")
         if before and after:
             cfg["data.eval_sets"] = {**before, **after}
