@@ -58,7 +58,7 @@ LIBRARIES: dict[str, set[str]] = {
     **{part: {"torch", "lightning", "transformers"} for part in [*MODULE_PARTS, "module"]},
     "report": {"yaml"},
     "study": {"torch", "transformers", "tokenizers", "jsonargparse", "yaml", "matplotlib"},
-    "cli": {"torch", "lightning", "transformers", "lgrpo_callbacks"},
+    "cli": {"torch", "lightning", "transformers", "jsonargparse", "lgrpo_callbacks"},
     "__main__": set(),
 }
 # matplotlib is optional there and imported only in the functions that draw.
