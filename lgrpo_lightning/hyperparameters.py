@@ -22,6 +22,11 @@ def coerced(settings: type[T], value: T | Mapping[str, Any]) -> T:
     raise ValueError(f"expected {settings.__name__} or a mapping of its fields, got {value!r}")
 
 
+def coerced_or_none(settings: type[T], value: T | Mapping[str, Any] | None) -> T | None:
+    """As :func:`coerced`; None stays None."""
+    return None if value is None else coerced(settings, value)
+
+
 def keep_plain(values: MutableMapping[str, Any]) -> None:
     """Keep what can be stored as plain data; settings as mappings of their fields.
 

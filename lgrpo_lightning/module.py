@@ -3,24 +3,26 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch.optim import AdamW
 
 from lgrpo_lightning.data import PromptBatch, PromptGroupDataModule, PromptSet
-from lgrpo_lightning.hyperparameters import coerced, keep_plain
+from lgrpo_lightning.hyperparameters import coerced, coerced_or_none, keep_plain
 from lgrpo_lightning.objective import LambdaGRPOLoss
 from lgrpo_lightning.objective.advantages import AdvantageScale
 from lgrpo_lightning.objective.denominators import Aggregation
+from lgrpo_lightning.optimization import default_optimizer, optimization
 from lgrpo_lightning.policy import Engine, PolicySettings, resolve_engine
 from lgrpo_lightning.policy_module import OnRewardError, PolicyModule
-from lgrpo_lightning.preflight import check_batch, check_steps
+from lgrpo_lightning.preflight import check_batch, check_loader, check_steps, check_training
+from lgrpo_lightning.resampling import DynamicSampling
 from lgrpo_lightning.resuming import CurrentRollout
 from lgrpo_lightning.rewards import RewardLike
 from lgrpo_lightning.rollout import SamplerName, SamplingSettings, TokenTexts, seeded
 from lgrpo_lightning.rollout.assemble import GroupRules
+from lgrpo_lightning.rollout.mismatch import mismatch
 from lgrpo_lightning.rollout_maker import RolloutMaker
 from lgrpo_lightning.schedule import RolloutSchedule
 from lgrpo_lightning.scorer import Scorer
@@ -31,10 +33,6 @@ log = logging.getLogger(__name__)
 _SAMPLING = SamplingSettings()
 _GREEDY = SamplingSettings(temperature=0.0)
 _LOSS = LambdaGRPOLoss()
-
-
-def _default_optimizer(params: Any) -> torch.optim.Optimizer:  # noqa: ANN401 - torch's ParamsT
-    return AdamW(params, lr=1e-6, weight_decay=0.0)
 
 
 class LambdaGRPO(PolicyModule):
@@ -70,6 +68,10 @@ class LambdaGRPO(PolicyModule):
         reward_time_limit: seconds a reward function may take for one rollout.
         on_reward_error: ``"raise"`` ends the run when a reward function fails, ``"skip"`` counts
             the failure and goes on without that function's rewards.
+        dynamic_sampling: replace groups without variance by those of other prompts, as DAPO does,
+            within bounds; None to keep them. See docs/sampling.md.
+        importance_cap: largest weight of a token in the correction for a sampler whose log-probs
+            differ from the policy's (truncated importance sampling; 2 is usual); None for none.
         optimizer: makes the optimizer from the trainable parameters.
         lr_scheduler: makes the scheduler from the optimizer; stepped every optimizer step.
         seed: of sampling; None for the seed of ``seed_everything``, or 0 without one.
@@ -97,7 +99,9 @@ class LambdaGRPO(PolicyModule):
         sampler_batch_size: int | None = None,
         reward_time_limit: float = 60.0,
         on_reward_error: OnRewardError = "raise",
-        optimizer: OptimizerCallable = _default_optimizer,
+        dynamic_sampling: DynamicSampling | None = None,
+        importance_cap: float | None = None,
+        optimizer: OptimizerCallable = default_optimizer,
         lr_scheduler: LRSchedulerCallable | None = None,
         seed: int | None = None,
     ) -> None:
@@ -115,19 +119,8 @@ class LambdaGRPO(PolicyModule):
         )
         self.save_hyperparameters(logger=False)
         keep_plain(self.hparams)
-        if group_size < 2:
-            raise ValueError(
-                f"group_size must be at least 2, got {group_size}: an advantage is relative to the "
-                "other completions of the group"
-            )
-        if num_iterations < 1:
-            raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
         self.sampling = coerced(SamplingSettings, sampling)
-        if self.sampling.temperature == 0:
-            raise ValueError(
-                "sampling.temperature is 0, so all completions of a group would be equal; "
-                "set it above 0"
-            )
+        check_training(group_size, num_iterations, self.sampling.temperature, importance_cap)
         # A copy: a callback may adapt kl_coef, which must not leak into another module.
         self.loss = replace(coerced(LambdaGRPOLoss, loss))
         self.rules = GroupRules(
@@ -136,6 +129,8 @@ class LambdaGRPO(PolicyModule):
         self.group_size = group_size
         self.micro_batch_size = micro_batch_size
         self.num_iterations = num_iterations
+        self.dynamic_sampling = coerced_or_none(DynamicSampling, dynamic_sampling)
+        self.importance_cap = importance_cap
         self.wanted_engine: Engine | Literal["auto"] = engine
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
@@ -171,11 +166,7 @@ class LambdaGRPO(PolicyModule):
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union
         """The optimizer over the trainable parameters, the scheduler stepped every step."""
-        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
-        if self.lr_scheduler is None:
-            return optimizer
-        scheduler = {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        return optimization(self.parameters(), self.optimizer, self.lr_scheduler)
 
     def schedule(self, num_prompts: int) -> RolloutSchedule:
         """How a rollout of that many prompts on this process is worked off.
@@ -199,7 +190,8 @@ class LambdaGRPO(PolicyModule):
         """Make a rollout when one is due.
 
         Raises:
-            ValueError: if the batch is of another kind of loader.
+            ValueError: if the batch is of another kind of loader, or the loader has no other
+                prompts to give and dynamic sampling needs them.
         """
         check_batch(batch)
         schedule = self.schedule(len(batch.prompts))
@@ -207,14 +199,24 @@ class LambdaGRPO(PolicyModule):
         self._step_log.clock.start()
         if self._current.serves(batch, schedule, self.reference is not None):
             return
-        scorer, rank = self._scorer, self.global_rank
         maker = RolloutMaker(
-            self.collector(), self.rules, self.sampling, scorer, self.gathered, rank
+            self.collector(),
+            self.rules,
+            self.sampling,
+            self._scorer,
+            self.gathered,
+            self.global_rank,
+            self.dynamic_sampling,
         )
+        spare = None
+        if self.dynamic_sampling is not None:
+            spare = partial(
+                check_loader(self.trainer.train_dataloader).spare, batch.epoch, batch.rollout
+            )
         seed = self.place_seed("rollout", batch.epoch, batch.rollout)
         with self.trainer.precision_plugin.forward_context():
             self._current.rollout, totals = maker.make(
-                self.loaded_policy, self.reference, batch, schedule, seed, self.device
+                self.loaded_policy, self.reference, batch, schedule, seed, self.device, spare
             )
         self._step_log.rollout(totals)
 
@@ -248,12 +250,12 @@ class LambdaGRPO(PolicyModule):
                 micro.groups,
             )
         old = logprobs.detach() if micro.old_logprobs is None else micro.old_logprobs
-        outputs = self.loss(micro.loss_inputs(logprobs, old))
+        outputs = self.loss(micro.loss_inputs(logprobs, old, self.importance_cap))
         # Lightning divides by the accumulated micro-batches, so with this factor every optimizer
         # step has the scale of the whole rollout's loss, however it is cut.
         loss = outputs.loss * schedule.num_micro_batches
-        gap = torch.where(micro.loss_mask, (micro.sampler_logprobs - old).abs(), 0.0).sum()
-        self._step_log.micro_batch(loss, {**outputs.metrics, "sampler_gap": gap})
+        gap = mismatch(old, micro.sampler_logprobs, micro.loss_mask, self.importance_cap)
+        self._step_log.micro_batch(loss, outputs.metrics | gap)
         if (batch.step + 1) % schedule.accumulate == 0 or self.trainer.is_last_batch:
             self._step_log.flush(len(batch.prompts))
         self._current.unfinished = batch.step + 1 < batch.steps

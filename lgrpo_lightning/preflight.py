@@ -2,7 +2,7 @@
 
 from transformers import PretrainedConfig
 
-from lgrpo_lightning.data import PromptBatch, PromptEncoder, PromptSet
+from lgrpo_lightning.data import PromptBatch, PromptEncoder, PromptLoader, PromptSet
 from lgrpo_lightning.rewards import RewardRunner
 from lgrpo_lightning.schedule import RolloutSchedule
 
@@ -45,6 +45,47 @@ def check_rewards(prompts: PromptSet, runner: RewardRunner) -> None:
         ValueError: if a column is missing or a reference cannot be used.
     """
     runner.check(prompts.batch(range(len(prompts))).columns)
+
+
+def check_training(
+    group_size: int, num_iterations: int, temperature: float, importance_cap: float | None
+) -> None:
+    """Refuse numbers from which nothing can be learnt.
+
+    Raises:
+        ValueError: if one is out of range.
+    """
+    if group_size < 2:
+        raise ValueError(
+            f"group_size must be at least 2, got {group_size}: an advantage is relative to the "
+            "other completions of the group"
+        )
+    if num_iterations < 1:
+        raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
+    if temperature == 0:
+        raise ValueError(
+            "sampling.temperature is 0, so all completions of a group would be equal; "
+            "set it above 0"
+        )
+    if importance_cap is not None and not importance_cap >= 1:
+        raise ValueError(
+            f"importance_cap must be at least 1, the weight of a token where sampler and policy "
+            f"agree, got {importance_cap}; null switches the correction off"
+        )
+
+
+def check_loader(loader: object) -> PromptLoader:
+    """Refuse loaders that dynamic sampling cannot draw other prompts from.
+
+    Raises:
+        ValueError: naming what is there instead.
+    """
+    if not isinstance(loader, PromptLoader):
+        raise ValueError(
+            f"dynamic_sampling draws other prompts from a PromptLoader, but the training loader "
+            f"is {type(loader).__name__}; use PromptGroupDataModule, or leave dynamic_sampling out"
+        )
+    return loader
 
 
 def check_batch(batch: object) -> PromptBatch:

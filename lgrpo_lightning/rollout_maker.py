@@ -6,16 +6,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lgrpo_lightning.collect import Collector
+from lgrpo_lightning.collect import Collector, Sampled
 from lgrpo_lightning.data import PromptBatch
 from lgrpo_lightning.policy import Reference
-from lgrpo_lightning.rollout import Rollout, SamplingSettings
+from lgrpo_lightning.resampling import DynamicSampling, replace_groups
+from lgrpo_lightning.rollout import Rollout, SamplingSettings, derive_seed
 from lgrpo_lightning.rollout.assemble import GroupRules
-from lgrpo_lightning.rollout.statistics import Totals, rollout_totals
+from lgrpo_lightning.rollout.statistics import Totals, rollout_totals, sample_totals
+from lgrpo_lightning.rollout.support import is_sharded
 from lgrpo_lightning.schedule import RolloutSchedule
 from lgrpo_lightning.scorer import Scorer
 from lgrpo_lightning.tree import ProcessTree
 from lgrpo_lightning.tree.micro_batches import balanced_micro_batches
+
+Spare = Callable[[int, int], PromptBatch]
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class RolloutMaker:
         scorer: computes log-probs.
         gather: gives the tensors of all W processes, [*] to [W, *].
         rank: which of them this process is.
+        dynamic: how groups without variance are replaced; None to keep them.
     """
 
     collector: Collector
@@ -37,6 +42,7 @@ class RolloutMaker:
     scorer: Scorer
     gather: Callable[[Tensor], Tensor]
     rank: int
+    dynamic: DynamicSampling | None = None
 
     @torch.no_grad()
     def make(
@@ -47,16 +53,42 @@ class RolloutMaker:
         schedule: RolloutSchedule,
         seed: int,
         device: torch.device,
+        spare: Spare | None = None,
     ) -> tuple[Rollout, Totals]:
-        """One rollout, and what is worth logging of it, as sums and counts."""
-        sampled = self.collector.collect(
-            policy, batch, schedule.group_size, self.settings, seed, device
-        )
+        """One rollout, and what is worth logging of it, as sums and counts.
+
+        Rewards, lengths and truncation are logged of the prompts that were dealt, whatever
+        replaced them, so that the curves show the policy and not the choice.
+
+        Args:
+            policy: samples.
+            reference: of the KL term, if there is one.
+            batch: the prompts that were dealt.
+            schedule: how the rollout will be worked off.
+            seed: of this rollout on this process.
+            device: where its tensors go.
+            spare: gives other prompts for dynamic sampling: (round, how many).
+        """
+
+        def draw(prompts: PromptBatch, seed: int) -> Sampled:
+            return self.collector.collect(
+                policy, prompts, schedule.group_size, self.settings, seed, device
+            )
+
+        sampled, totals = draw(batch, seed), None
+        if self.dynamic is not None and spare is not None:
+            sampled, totals = replace_groups(
+                sampled,
+                self.dynamic.max_rounds,
+                lambda turn, count: draw(spare(turn, count), derive_seed(seed, "round", turn)),
+                self.gather,
+                in_step=is_sharded(policy),
+            )
         completions = sampled.completions
         tree = ProcessTree.from_completions(completions.ids, completions.mask)
         cut = balanced_micro_batches(tree, sampled.prompt_mask.sum(1), schedule.num_micro_batches)
         micro_batches = torch.stack(cut).sort(dim=1).values  # [K, M]
-        # The rewards are computed by worker processes in the meantime.
+        # The rewards are computed by worker processes in the meantime, unless they were needed.
         tokens = (sampled.prompt_ids, sampled.prompt_mask, completions.ids, completions.mask)
         old = None if schedule.on_policy else self.scorer.whole(policy, *tokens, micro_batches)
         ref = None
@@ -86,4 +118,6 @@ class RolloutMaker:
             prompts=sampled.prompts,
             completions=sampled.texts,
         )
-        return rollout, rollout_totals(rollout, terms.tree, scores.errors)
+        if totals is None:
+            totals = sample_totals(completions, scores.rewards, scores.breakdown)
+        return rollout, totals | rollout_totals(terms.tree, scores.errors)

@@ -20,8 +20,10 @@ LIBRARY_ROOMS = {"policy", "rollout", "rewards", "data"}
 MODULE_PARTS = {
     "collect",
     "hyperparameters",
+    "optimization",
     "policy_module",
     "preflight",
+    "resampling",
     "resuming",
     "rollout_maker",
     "schedule",

@@ -104,6 +104,14 @@ class PromptLoader:
                 batch, epoch=self._epoch, rollout=rollout, step=step, steps=self.steps_per_batch
             )
 
+    def spare(self, epoch: int, rollout: int, turn: int, count: int) -> PromptBatch:
+        """Return other prompts than the rollout was dealt, see :meth:`PromptSampler.spare`.
+
+        The loader's own order goes on as if none had been taken.
+        """
+        batch = self.prompt_set.batch(self.sampler.spare(epoch, rollout, turn, count))
+        return replace(batch, epoch=epoch, rollout=rollout, steps=self.steps_per_batch)
+
     def _begin_pass(self) -> None:
         """Settle which epoch this pass belongs to, and where in it the pass starts."""
         named = self.sampler.epoch

@@ -56,6 +56,7 @@ class PromptSampler(SequentialSampler):
         self.num_rows = num_rows
         self.rank = rank
         self.world_size = world_size
+        self.prompts_per_batch = prompts_per_batch
         self.prompts_per_rollout = prompts_per_batch * world_size
         self.shuffle = shuffle
         self.seed = seed
@@ -108,6 +109,28 @@ class PromptSampler(SequentialSampler):
             start + size * self.rank // self.world_size,
             start + size * (self.rank + 1) // self.world_size,
         )
+
+    def spare(self, epoch: int, rollout: int, turn: int, count: int) -> list[int]:
+        """Return rows for prompts of a rollout that are to be replaced.
+
+        Drawn by (``seed``, epoch, rollout) from all rows that the rollout was not dealt, the same
+        order on all ranks, of which each rank and turn has a part of its own. So no row comes twice
+        while there are enough, and nothing but the arguments needs to be known for a resume.
+
+        Args:
+            epoch: Epoch of the rollout.
+            rollout: Its index within the epoch.
+            turn: How often rows were drawn for it before.
+            count: How many are wanted, at most ``prompts_per_batch``.
+        """
+        start, end = self._bounds[rollout : rollout + 2]
+        rows = np.setdiff1d(np.arange(self.num_rows), self.order(epoch)[start:end])
+        if not len(rows):  # the rollout has them all
+            rows = np.arange(self.num_rows)
+        order = np.random.default_rng((self.seed, epoch, rollout, 1)).permutation(rows)
+        start = (turn * self.world_size + self.rank) * self.prompts_per_batch
+        spare: list[int] = order[np.arange(start, start + count) % len(order)].tolist()
+        return spare
 
     def __iter__(self) -> Iterator[int]:
         order = self.order(self.epoch)

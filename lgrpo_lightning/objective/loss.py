@@ -1,9 +1,9 @@
 """The λ-GRPO loss.
 
-    L = Σ_i 1/d_i · Σ_t 1/|λ(i,t)| · [ ℓ_{i,t} + β · KL_{i,t} ]
+    L = Σ_i 1/d_i · Σ_t 1/|λ(i,t)| · [ w_{i,t} · ℓ_{i,t} + β · KL_{i,t} ]
 
-with ℓ = -P·a for on-policy samples; with d_i = N this is minus Eq. 9 of Sullivan & Koller,
-arXiv 2509.21154. Without the factor 1/|λ| it is GRPO, DAPO or Dr. GRPO, depending on d_i.
+with ℓ = -P·a for on-policy samples and w = 1; with d_i = N this is minus Eq. 9 of Sullivan &
+Koller, arXiv 2509.21154. Without the factor 1/|λ| it is GRPO, DAPO or Dr. GRPO, depending on d_i.
 
 Legend: M completions of a micro-batch, T completion tokens.
 """
@@ -30,6 +30,8 @@ class LossInputs:
         mask: [M, T] bool, the tokens that carry loss.
         set_sizes: [M, T] long, |λ(i,t)| in the whole group, also where the micro-batch cuts it.
         denominators: [M], d_i, see :func:`~lgrpo_lightning.objective.row_denominators`.
+        importance_weights: [M, T], w, for samples of another distribution than π_old; None for 1.
+            The KL term is left as it is, as TRL leaves it.
     """
 
     logprobs: Tensor
@@ -39,6 +41,7 @@ class LossInputs:
     mask: Tensor
     set_sizes: Tensor
     denominators: Tensor
+    importance_weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Refuse shapes that would broadcast into a wrong loss."""
@@ -151,6 +154,9 @@ class LambdaGRPOLoss:
             token_loss = cispo_loss(ratio, advantages, logprobs, self.upper_clip)
         else:
             token_loss = ppo_loss(ratio, advantages, self.clip_low, self.upper_clip, self.dual_clip)
+
+        if inputs.importance_weights is not None:
+            token_loss = token_loss * torch.where(mask, inputs.importance_weights.detach(), 0.0)
 
         metrics = self._metrics(ratio, advantages, mask)
         if self.kl_coef and inputs.ref_logprobs is not None:

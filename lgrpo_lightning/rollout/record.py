@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lgrpo_lightning.objective import LossInputs
+from lgrpo_lightning.rollout.mismatch import importance_weights
 from lgrpo_lightning.tree import ProcessTree
 
 
@@ -172,8 +173,22 @@ class MicroBatch:
     prompts: list[str]
     completions: list[str]
 
-    def loss_inputs(self, logprobs: Tensor, old_logprobs: Tensor) -> LossInputs:
-        """What the loss takes, given the log-probs of the policy and of the one that sampled."""
+    def loss_inputs(
+        self, logprobs: Tensor, old_logprobs: Tensor, importance_cap: float | None = None
+    ) -> LossInputs:
+        """What the loss takes, given the log-probs of the policy now and before the update.
+
+        Args:
+            logprobs: [M, T], with gradient.
+            old_logprobs: [M, T].
+            importance_cap: largest weight of a token in the correction for a sampler whose
+                log-probs differ from ``old_logprobs``; None for no correction.
+        """
+        weights = None
+        if importance_cap is not None:
+            weights = importance_weights(
+                old_logprobs, self.sampler_logprobs, self.loss_mask, importance_cap
+            )
         return LossInputs(
             logprobs=logprobs,
             old_logprobs=old_logprobs,
@@ -182,6 +197,7 @@ class MicroBatch:
             mask=self.loss_mask,
             set_sizes=self.set_sizes,
             denominators=self.denominators,
+            importance_weights=weights,
         )
 
     def observables(self) -> dict[str, Any]:

@@ -55,9 +55,14 @@ def why_not_shared_prefix(model: nn.Module) -> str | None:
     if name not in SHARED_PREFIX_FAMILIES:
         known = ", ".join(sorted(SHARED_PREFIX_FAMILIES))
         return f"{name} is not among the families it is tested with ({known})"
-    if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+    if is_sharded(model):
         return (
             "its weights are sharded over processes, which would have to run in step, and they "
             "sample different numbers of tokens"
         )
     return None
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether every process holds a part of the weights, so that all must run the model at once."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())

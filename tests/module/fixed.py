@@ -10,6 +10,8 @@ from lgrpo_lightning.rollout.completions import Completions
 class FixedSampler:
     """Completions of few different tokens, so that groups share beginnings, of any length."""
 
+    logprob = -0.7  # it says of every token
+
     def __init__(self, dtype):
         self.dtype = dtype
 
@@ -23,7 +25,7 @@ class FixedSampler:
             lengths.append(torch.randint(1, length + 1, (group_size,), generator=generator))
         lengths = torch.stack(lengths)
         mask = torch.arange(length) < lengths.unsqueeze(-1)
-        logprobs = torch.full(mask.shape, -0.7, dtype=self.dtype) * mask
+        logprobs = torch.full(mask.shape, self.logprob, dtype=self.dtype) * mask
         return Completions(torch.stack(ids) * mask, mask, logprobs, lengths < length)
 
 

@@ -44,6 +44,8 @@ GREEDY = SamplingSettings(temperature=0.0)
         ({"rewards": ["no_such_package.reward"]}, "no_such_package"),
         ({"rewards": [reward("no_such_function")]}, "no_such_function"),
         ({"rewards": [lambda completions, **columns: []]}, "can't be pickled"),
+        ({"importance_cap": 0.5}, "importance_cap must be at least 1, .* got 0.5"),
+        ({"dynamic_sampling": {"max_rounds": 0}}, "max_rounds must be at least 1, got 0"),
         ({"loss": 0.1}, "expected LambdaGRPOLoss or a mapping of its fields, got 0.1"),
     ],
 )

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lgrpo_lightning.objective import LambdaGRPOLoss
 from lgrpo_lightning.policy import LoRASettings
+from lgrpo_lightning.resampling import DynamicSampling
 from tests.module.runs import (
     HELD_OUT,
     ROWS,
@@ -19,6 +20,7 @@ from tests.module.runs import (
     make_data,
     make_module,
     make_trainer,
+    reward,
     weights,
 )
 
@@ -28,6 +30,11 @@ CASES = {
     "accumulate": {"accumulate": 2},
     "lora": {"policy": {"lora": LoRASettings(r=2, dropout=0.3)}},
     "cut": {"limit": 6},  # an epoch ends inside a rollout
+    "dynamic": {
+        "dynamic_sampling": DynamicSampling(2),
+        "rewards": [reward("starts_with_digit")],
+        "importance_cap": 1.5,
+    },
 }
 
 
@@ -80,6 +87,8 @@ def test_resumed_at_any_optimizer_step(uninterrupted, stop, tmp_path):
     whole = logged(folder)
     assert len(whole) == STEPS
     assert logged(tmp_path) == {step: row for step, row in whole.items() if step >= stop}
+    if "dynamic_sampling" in case:
+        assert any(float(row["train/resampled_groups"]) for row in whole.values())
 
 
 def resumed(folder, checkpoint, **options):

@@ -33,3 +33,8 @@ def needs_answer(completions, answer, **columns):
 def row_number(completions, **columns):
     """Differs within every group, whatever was sampled."""
     return [float(row) for row in range(len(completions))]
+
+
+def number_where_even(completions, answer, **columns):
+    """Differs within the groups whose answer is even; 1 in all others."""
+    return [1.0 if int(wanted) % 2 else float(row % 2) for row, wanted in enumerate(answer)]

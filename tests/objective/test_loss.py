@@ -1,6 +1,7 @@
 """What the loss must keep to whatever the arguments: padding, micro-batches, λ, errors."""
 
 import dataclasses
+import math
 from itertools import pairwise
 
 import pytest
@@ -23,7 +24,7 @@ def whole_batch(aggregation: str = "group-token-mean", seed: int = 0) -> LossInp
     lengths = torch.tensor([[6, 3, 1, 4], [0, 2, 6, 6], [5, 5, 0, 1]])
     mask = torch.arange(T) < lengths.unsqueeze(-1)
     tree = ProcessTree.from_completions(ids, mask)
-    noise = torch.randn(4, B * G, T, generator=generator, dtype=torch.float64)
+    noise = torch.randn(5, B * G, T, generator=generator, dtype=torch.float64)
     logprobs = -noise[0].abs()
     return LossInputs(
         logprobs=logprobs.requires_grad_(),
@@ -33,6 +34,7 @@ def whole_batch(aggregation: str = "group-token-mean", seed: int = 0) -> LossInp
         mask=mask.flatten(0, 1),
         set_sizes=tree.set_sizes.flatten(0, 1),
         denominators=row_denominators(mask, aggregation).flatten(),
+        importance_weights=noise[4].abs(),
     )
 
 
@@ -85,7 +87,7 @@ def test_micro_batches_add_up_to_the_whole(rows, cuts, aggregation, surrogate, s
 def test_padding_never_reaches_value_gradient_or_metrics(surrogate, scaling, poison):
     loss = LambdaGRPOLoss(scaling, surrogate, kl_coef=0.1)
     clean = whole_batch()
-    names = ("logprobs", "old_logprobs", "ref_logprobs")
+    names = ("logprobs", "old_logprobs", "ref_logprobs", "importance_weights")
     poisoned = dataclasses.replace(
         clean,
         **{name: getattr(clean, name).detach().masked_fill(~clean.mask, poison) for name in names},
@@ -175,3 +177,28 @@ def test_a_shape_that_would_broadcast_is_refused(name):
         wrong = {name: inputs.logprobs[:, 0]}
     with pytest.raises(ValueError, match=rf"{name} must be \[.*\], got"):
         dataclasses.replace(inputs, **wrong)
+
+
+def test_importance_weights_by_hand():
+    """On-policy, r = 1/2: the KL term of a token is 0.1 · (ln 2 - 1/2), which w leaves alone."""
+    logprobs = torch.full((2, 2), -1.0, dtype=torch.float64, requires_grad=True)
+    inputs = LossInputs(
+        logprobs=logprobs,
+        old_logprobs=logprobs.detach(),
+        ref_logprobs=logprobs.detach() - math.log(2),
+        advantages=torch.tensor([2.0, -1.0]),
+        mask=torch.ones(2, 2, dtype=torch.bool),
+        set_sizes=torch.tensor([[2, 1], [2, 1]]),
+        denominators=torch.tensor([4.0, 4.0]),
+        importance_weights=torch.tensor([[0.5, 2.0], [1.0, 0.0]]),
+    )
+    kl = 0.1 * (math.log(2) - 0.5)
+    # ((0.5·-2 + kl)/2 + (2·-2 + kl)/1 + (1·1 + kl)/2 + (0·1 + kl)/1) / 4
+    value, _ = value_and_gradient(LambdaGRPOLoss(kl_coef=0.1), inputs)
+    assert value.item() == pytest.approx((-4 + 3 * kl) / 4, abs=1e-12)
+    _, gradient = value_and_gradient(LambdaGRPOLoss(), inputs)
+    expected = torch.tensor([[-0.125, -1.0], [0.125, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(gradient, expected)
+    without = dataclasses.replace(inputs, importance_weights=torch.ones(2, 2))
+    plain = dataclasses.replace(inputs, importance_weights=None)
+    assert LambdaGRPOLoss()(without).loss == LambdaGRPOLoss()(plain).loss
