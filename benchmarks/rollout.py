@@ -1,20 +1,32 @@
 """Tokens per second of the samplers against TRL's way, `generate` with the prompt repeated.
 
-A rollout is 4 prompts of P tokens with G completions of at most 128 tokens each, from random
-Llamas. A 64th of the vocabulary ends a completion, so that lengths vary as they do in training
-(about 55 tokens on average, some cut off). The contenders take turns, so that what else the machine
-does hits all of them; the medians are compared. On a CPU, one thread is used and its CPU time is
-counted; on CUDA, wall time.
+A rollout is B prompts of P tokens with G completions of at most C tokens each, from random Llamas.
+Two in C of the vocabulary's tokens end a completion, so that lengths vary as they do in training
+(less than half of C on average, some cut off).
 
     generate        what TRL calls; gives no log-probs
     hf              this package's sampler around it, which does
-    shared_prefix   this package's default, which does, too
+    shared_prefix   this package's default, which does, too; by CUDA graphs on CUDA
+    rows, slots     its ways of decoding without graphs: as many rows as run, or fixed slots
     vllm            the engine, which gets the weights anew for every rollout; not for the tiny
                     model on a CPU, whose attention heads it does not serve there
+    continuous      transformers' continuous batching (`generate_batch`), its manager started anew
 
-Peak memory is what a process of its own needs for one rollout on top of the loaded model.
+On a CPU, one thread is used and its CPU time is counted; the contenders take turns, so that what
+else the machine does hits all of them, and medians are compared. On CUDA, wall time counts, and
+they run one after the other. Every contender has run before it is counted: on CUDA `shared_prefix`
+a whole rollout (`first rollout` is its time, the capture of graphs included), else a short one.
 
-    python -m benchmarks.rollout --repeats 5 --json rollout.json
+Peak memory is what one rollout takes on top of the loaded model: on a CPU, of a process of its own;
+on CUDA, what the allocator reserves.
+
+On CUDA, the log-probs of `shared_prefix` are compared with the padded engine's besides, also for a
+7 M model in float32.
+
+The last line is the figures as JSON.
+
+    python -m benchmarks.rollout --repeats 5
+    python -m benchmarks.rollout --device cuda
 """
 
 import argparse
@@ -22,106 +34,33 @@ import json
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models
-from transformers import (
-    AutoModelForCausalLM,
-    GenerationConfig,
-    LlamaConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
+from transformers import PreTrainedModel
+
+from benchmarks.rollout_contenders import (
+    CONTENDERS,
+    MODELS,
+    Case,
+    contender,
+    llama,
+    vocabulary_size,
+    word_tokenizer,
 )
+from lgrpo_lightning.policy import completion_logprobs
+from lgrpo_lightning.rollout import SamplingSettings, SharedPrefixSampler
 
-from lgrpo_lightning.rollout import (
-    HuggingFaceSampler,
-    Sampler,
-    SamplingSettings,
-    SharedPrefixSampler,
-    VLLMSampler,
-)
+WARM_UP = 16  # tokens
+CPU = {"models": ["tiny", "7M"], "batch": 4, "prompts": [64, 512], "groups": [8, 16]}
+CPU |= {"length": 128, "repeats": 5, "contenders": ["generate", "hf", "shared_prefix"]}
+CUDA = {"models": ["0.5B"], "batch": 8, "prompts": [512], "groups": [16], "length": 512}
+CUDA |= {"repeats": 1, "contenders": ["generate", "shared_prefix", "rows", "continuous"]}
 
-PROMPTS = 4
-LENGTH = 128
-CONTENDERS = ("generate", "hf", "shared_prefix", "vllm")
-SAMPLERS: dict[str, Callable[[Any, list[int], None], Sampler]] = {
-    "hf": HuggingFaceSampler,
-    "shared_prefix": SharedPrefixSampler,
-    "vllm": VLLMSampler,
-}
-MODELS = {
-    # like assets/tiny-addition
-    "tiny": {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2, "vocab_size": 64}
-    | {"num_attention_heads": 4, "num_key_value_heads": 4},
-    # 7 M parameters
-    "7M": {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6, "vocab_size": 4096}
-    | {"num_attention_heads": 8, "num_key_value_heads": 8},
-    # the shape of Qwen2.5-0.5B
-    "0.5B": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24}
-    | {"num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151_936},
-}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One rollout: which model, P and G."""
-
-    model: str
-    prompt: int
-    group: int
-
-
-def llama(name: str, device: torch.device) -> PreTrainedModel:
-    """A random Llama, in float32 on a CPU and bfloat16 on CUDA."""
-    torch.manual_seed(0)
-    config = LlamaConfig(**MODELS[name], max_position_embeddings=2048, tie_word_embeddings=True)  # type: ignore[arg-type]
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-    model.to(device, dtype)  # type: ignore[arg-type]
-    return model.eval()  # type: ignore[no-untyped-call, no-any-return]
-
-
-def sampling(case: Case, name: str, device: torch.device) -> Callable[[int], int]:
-    """A contender: from a seed to the number of sampled tokens."""
-    model = llama(case.model, device)
-    vocabulary = model.config.vocab_size
-    ends = list(range(1, 1 + vocabulary // 64))
-    generator = torch.Generator().manual_seed(1)
-    shape = (PROMPTS, case.prompt)
-    ids = torch.randint(vocabulary // 2, vocabulary, shape, generator=generator).to(device)
-    if name == "generate":
-        config = GenerationConfig(  # type: ignore[no-untyped-call]
-            max_new_tokens=LENGTH,
-            do_sample=True,
-            temperature=1.0,
-            top_p=1.0,
-            top_k=0,
-            pad_token_id=0,
-            eos_token_id=ends,
-        )
-        rows = ids.repeat_interleave(case.group, dim=0)
-
-        @torch.no_grad()
-        def generate(seed: int) -> int:
-            torch.manual_seed(seed)
-            out = model.generate(  # type: ignore[operator]
-                rows, attention_mask=torch.ones_like(rows), generation_config=config
-            )
-            return int((out[:, case.prompt :] != 0).sum())  # 0 is sampled once in 64 times 64
-
-        return generate
-    words = Tokenizer(models.WordLevel({str(i): i for i in range(vocabulary)}, "0"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="0")  # type: ignore[no-untyped-call]
-    sampler = SAMPLERS[name](tokenizer, ends, None)
-    settings = SamplingSettings(max_new_tokens=LENGTH)
-    mask = torch.ones_like(ids, dtype=torch.bool)
-    return lambda seed: int(
-        sampler.sample(model, ids, mask, case.group, settings, seed).lengths.sum()
-    )
+Figures = dict[str, Any]
 
 
 def seconds(device: torch.device) -> float:
@@ -132,36 +71,34 @@ def seconds(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def speeds(
-    case: Case, names: Sequence[str], repeats: int, device: torch.device
-) -> dict[str, float]:
-    """The median tokens per second of each contender; they take turns, one is not counted."""
-    contenders = {name: sampling(case, name, device) for name in names}
+def on_cpu(case: Case, names: Sequence[str], repeats: int) -> Iterator[Figures]:
+    """Speed and memory of all contenders, which take turns."""
+    model = llama(case.model, torch.device("cpu"))
+    samples = {name: contender(name, case, model) for name in names}
     taken: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(repeats + 1):
-        for name, sample in contenders.items():
-            start = seconds(device)
-            tokens = sample(turn)
-            speed = tokens / (seconds(device) - start)
+        for name, sample in samples.items():
+            start = time.process_time()
+            tokens = sample(turn, case.length if turn else WARM_UP)
             if turn:
-                taken[name].append(speed)
-    return {name: statistics.median(values) for name, values in taken.items()}
+                taken[name].append(tokens / (time.process_time() - start))
+    for name in names:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            memory = pool.apply(cpu_memory, (case, name))
+        speed = statistics.median(taken[name])
+        yield {"contender": name, "tokens_per_second": speed, "peak_mib": memory}
 
 
-def peak_memory(case: Case, name: str, device: torch.device) -> float:
+def cpu_memory(case: Case, name: str) -> float:
     """MiB that one rollout takes on top of the loaded model; to be called in a fresh process."""
     torch.set_num_threads(1)
-    sample = sampling(case, name, device)
-    small = sampling(Case(case.model, 2, 1), name, device)
-    small(0)  # what libraries allocate once
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        sample(0)
-        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    model = llama(case.model, torch.device("cpu"))
+    small = Case(case.model, 2, case.prompt, 1, case.length)
+    contender(name, small, model)(0, case.length)  # what libraries allocate once
+    sample = contender(name, case, model)
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     resident = resident_peak()
-    sample(0)
+    sample(0, case.length)
     return resident_peak() - resident
 
 
@@ -171,51 +108,125 @@ def resident_peak() -> float:
     return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 2**10
 
 
-def peak_memories(case: Case, names: Sequence[str], device: torch.device) -> dict[str, float]:
-    """The peak memory of each contender, in MiB."""
-    memories = {}
+def on_cuda(
+    case: Case, names: Sequence[str], repeats: int, device: torch.device
+) -> Iterator[Figures]:
+    """Speed and memory of the contenders, one after the other; a failure is told, not raised."""
+    model = llama(case.model, device)
     for name in names:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            memories[name] = pool.apply(peak_memory, (case, name, device))
-    return memories
+        try:
+            yield {"contender": name, **one_on_cuda(name, case, model, repeats)}
+        except Exception as error:
+            yield {"contender": name, "failed": f"{type(error).__name__}: {error}"[:400]}
+            continue
+        if name == "shared_prefix":
+            yield {"contender": name, "logprob_gap": logprob_gap(case, model)}
+            small = Case("7M", 4, 64, 8, 128)
+            gap = logprob_gap(small, llama("7M", device, torch.float32))
+            yield {"contender": f"{name}, 7M in float32", "logprob_gap": gap}
+
+
+def one_on_cuda(name: str, case: Case, model: PreTrainedModel, repeats: int) -> Figures:
+    """Speed and memory of a contender."""
+    device = model.device
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_reserved(device)
+    sample = contender(name, case, model)
+    start = seconds(device)
+    sample(0, case.length if name == "shared_prefix" else WARM_UP)
+    first = seconds(device) - start
+    speeds = []
+    for turn in range(1, repeats + 1):
+        start = seconds(device)
+        tokens = sample(turn, case.length)
+        speeds.append(tokens / (seconds(device) - start))
+    memory = (torch.cuda.max_memory_reserved(device) - before) / 2**20
+    figures = {"tokens_per_second": statistics.median(speeds), "peak_mib": memory}
+    return figures | ({"first_rollout_seconds": first} if name == "shared_prefix" else {})
+
+
+def logprob_gap(case: Case, model: PreTrainedModel) -> dict[str, float]:
+    """Mean and largest difference of sampled log-probs from the padded engine's."""
+    tokenizer = word_tokenizer(vocabulary_size(case.model))
+    sampler = SharedPrefixSampler(tokenizer, case.end_tokens())
+    ids = case.prompt_ids(model.device)
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    out = sampler.sample(model, ids, mask, case.group, SamplingSettings(case.length), 0)
+    with torch.no_grad():
+        parts = [
+            completion_logprobs(
+                model,
+                ids[[prompt]],
+                mask[[prompt]],
+                out.ids[[prompt]],
+                out.mask[[prompt]],
+                engine="padded",
+            )
+            for prompt in range(len(ids))
+        ]
+    expected = torch.cat(parts)
+    gap = (out.logprobs - expected)[out.mask].abs()
+    return {"mean": float(gap.mean()), "max": float(gap.max())}
+
+
+def row(case: Case, figures: Figures, base: float | None) -> str:
+    """A row of the table."""
+    start = f"| {case.model} | {case.prompt} | {case.group} | {figures['contender']} | "
+    if "failed" in figures:
+        return f"{start}failed: {figures['failed']} | | |"
+    if "logprob_gap" in figures:
+        gap = figures["logprob_gap"]
+        return f"{start}log-prob gap: mean {gap['mean']:.1e}, max {gap['max']:.1e} | | |"
+    speed = figures["tokens_per_second"]
+    ratio = f"{speed / base:.2f}" if base else ""
+    first = figures.get("first_rollout_seconds")
+    note = "" if first is None else f" (first rollout {first:.1f} s)"
+    return f"{start}{speed:.0f}{note} | {ratio} | {figures['peak_mib']:.0f} |"
 
 
 def main() -> None:
-    """Time every case and print one row for each."""
+    """Time every case and print a row for each contender."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=5, help="counted turns (default: 5)")
-    parser.add_argument("--models", nargs="*", default=["tiny", "7M"], choices=MODELS)
-    parser.add_argument("--prompts", type=int, nargs="*", default=[64, 512], help="P, in tokens")
-    parser.add_argument("--groups", type=int, nargs="*", default=[8, 16], help="G, in completions")
-    parser.add_argument("--contenders", nargs="*", default=CONTENDERS[:3], choices=CONTENDERS)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--json", type=Path, help="also write the figures there")
+    parser.add_argument("--repeats", type=int, help="counted rollouts (default: 5; CUDA: 1)")
+    parser.add_argument(
+        "--models", nargs="*", choices=MODELS, help="(default: tiny 7M; CUDA: 0.5B)"
+    )
+    parser.add_argument("--batch", type=int, help="B, in prompts (default: 4; CUDA: 8)")
+    parser.add_argument("--prompts", type=int, nargs="*", help="P, in tokens (64 512; CUDA: 512)")
+    parser.add_argument("--groups", type=int, nargs="*", help="G, in completions (8 16; CUDA: 16)")
+    parser.add_argument("--length", type=int, help="C, in tokens (default: 128; CUDA: 512)")
+    parser.add_argument("--contenders", nargs="*", choices=CONTENDERS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    names = [name for name in CONTENDERS if name in ("generate", *arguments.contenders)]
-    print(f"speed ÷ generate and peak MiB: {', '.join(names)}\n")
-    print("| model | P | G | generate, tokens/s | speed | memory |\n|---|---|---|---|---|---|")
-    figures = []
+    device = arguments.device
+    chosen = {name: value for name, value in vars(arguments).items() if value is not None}
+    options = argparse.Namespace(**((CPU if device.type == "cpu" else CUDA) | chosen))
+    print("| model | P | G | sampler | tokens/s | ÷ generate | peak MiB |")
+    print("|---|---|---|---|---|---|---|")
+    all_figures = []
     for case in (
-        Case(model, prompt, group)
-        for model in arguments.models
-        for prompt in arguments.prompts
-        for group in arguments.groups
+        Case(model, options.batch, prompt, group, options.length)
+        for model in options.models
+        for prompt in options.prompts
+        for group in options.groups
     ):
-        speed = speeds(case, names, arguments.repeats, arguments.device)
-        memory = peak_memories(case, names, arguments.device)
-        figures.append({**asdict(case), "tokens_per_second": speed, "peak_mib": memory})
-        base = speed["generate"]
-        ratios = ", ".join(f"{speed[name] / base:.2f}" for name in names)
-        sizes = ", ".join(f"{memory[name]:.0f}" for name in names)
-        print(
-            f"| {case.model} | {case.prompt} | {case.group} | {base:.0f} | {ratios} | {sizes} |",
-            flush=True,
+        names, repeats = options.contenders, options.repeats
+        base = None
+        rows = (
+            on_cpu(case, names, repeats)
+            if device.type == "cpu"
+            else on_cuda(case, names, repeats, device)
         )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        for figures in rows:
+            if figures["contender"] == "generate":
+                base = figures.get("tokens_per_second")
+            print(row(case, figures, base), flush=True)
+            all_figures.append({**asdict(case), **figures})
+    print(json.dumps(all_figures))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks.rollout import MODELS
+from benchmarks.rollout_contenders import MODELS
 from benchmarks.step_reward import token_sum
 from lgrpo_lightning.data import PromptGroupDataModule
 from lgrpo_lightning.module import LambdaGRPO

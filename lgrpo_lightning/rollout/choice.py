@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lgrpo_lightning.rollout.huggingface import HuggingFaceSampler
 from lgrpo_lightning.rollout.sampler import Sampler
-from lgrpo_lightning.rollout.shared_prefix import SharedPrefixSampler
+from lgrpo_lightning.rollout.shared_prefix import WAYS, SharedPrefixSampler
 from lgrpo_lightning.rollout.support import why_not_shared_prefix
 from lgrpo_lightning.rollout.vllm import VLLMSampler, check_installed
 
@@ -56,7 +56,8 @@ def make_sampler(
     reason = why_not_shared_prefix(policy)
     if reason is None:
         sampler = SharedPrefixSampler(tokenizer, end_tokens, batch_size)
-        return sampler, "shared_prefix: every prompt is run once, ended completions not at all"
+        how = WAYS[sampler.how(next(policy.parameters()).device)]
+        return sampler, f"shared_prefix: prompts run once, ended completions leave; decoding {how}"
     message = f"the shared-prefix sampler cannot run this model: {reason}"
     if name == "shared_prefix":
         raise ValueError(f"{message}; use sampler: hf")

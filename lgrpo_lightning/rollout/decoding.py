@@ -8,50 +8,17 @@ Legend: B prompts, G completions of a group, R = B·G rows, T completion tokens 
 tokens, n rows running, V vocabulary.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
-from lgrpo_lightning.policy.support import causal_lm
-from lgrpo_lightning.rollout.distribution import TokenDistribution
-from lgrpo_lightning.rollout.endings import NO_TOKEN, Endings
 from lgrpo_lightning.rollout.key_values import KeyValueStore, compacted
+from lgrpo_lightning.rollout.passes import prompt_pass, token_pass
+from lgrpo_lightning.rollout.row_layout import RowLayout
 from lgrpo_lightning.rollout.shared_attention import (
-    ARGUMENT,
-    RowLayout,
     SharedPrefixAttention,
     shared_prefix_attention,
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """What is to be sampled.
-
-    Args:
-        prompt_ids: [B, P] long, left-padded.
-        prompt_mask: [B, P] bool.
-        group_size: G.
-        max_new_tokens: T.
-        slots: rows that run at a time, at most.
-        distribution: draws tokens.
-        endings: tells which rows have ended.
-        noise: [R, T, 2], what is drawn for each token.
-        pad_token: fills the completions up.
-    """
-
-    prompt_ids: Tensor
-    prompt_mask: Tensor
-    group_size: int
-    max_new_tokens: int
-    slots: int
-    distribution: TokenDistribution
-    endings: Endings
-    noise: Tensor
-    pad_token: int
+from lgrpo_lightning.rollout.task import Task
 
 
 class Decoding:
@@ -67,15 +34,13 @@ class Decoding:
     def __init__(self, policy: nn.Module, task: Task) -> None:
         self.policy = policy
         self.task = task
-        self.num_rows = len(task.prompt_ids) * task.group_size
+        self.num_rows = task.num_rows
         shape, device = (self.num_rows, task.max_new_tokens), task.prompt_ids.device
         self.ids = torch.full(shape, task.pad_token, device=device)
         self.logprobs = torch.zeros(shape, dtype=torch.float32, device=device)
         self.lengths = torch.zeros(self.num_rows, dtype=torch.long, device=device)
         self.finished = torch.zeros(self.num_rows, dtype=torch.bool, device=device)
-        # Stragglers of ended groups keep their prompts, so there are more of these than of groups.
-        self.max_prompts = min(2 * -(-task.slots // task.group_size), len(task.prompt_ids))
-        self.prompts = KeyValueStore(self.max_prompts, task.prompt_ids.shape[1])
+        self.prompts = KeyValueStore(task.max_prompts, task.prompt_ids.shape[1])
         self.completions = KeyValueStore(task.slots, max(task.max_new_tokens - 1, 1))
         self.first_logits: dict[int, Tensor] = {}  # prompt → [V], while rows of it wait
         self.running_prompts: list[int] = []  # in the order of their slots
@@ -87,9 +52,6 @@ class Decoding:
         self.tokens = self.ids.new_empty(0)  # [n], drawn last
         self.drawn = self.ids.new_empty(0)  # [n], how many have been drawn
         self.prompt_lengths = task.prompt_mask.sum(-1)  # [B]
-        # A finished mask of four dimensions: the model builds none of its own.
-        self.no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
-        self.num_layers = causal_lm(policy).config.get_text_config().num_hidden_layers
         self.layout: RowLayout | None = None  # None after a row or a prompt has come or gone
 
     def run(self) -> None:
@@ -105,7 +67,7 @@ class Decoding:
         free = self.task.slots - len(self.rows)
         waiting = self.num_rows - self.next_row
         run_already = self.next_row % self.task.group_size > 0
-        fits = run_already or len(self.running_prompts) < self.max_prompts
+        fits = run_already or len(self.running_prompts) < self.task.max_prompts
         return fits and 0 < min(self.task.group_size, self.task.slots, waiting) <= free
 
     def _admit(self) -> None:
@@ -117,7 +79,7 @@ class Decoding:
         for row in range(self.next_row, self.next_row + min(free, waiting)):
             prompt = row // self.task.group_size
             if prompt not in self.running_prompts and prompt not in new_prompts:
-                if len(self.running_prompts) + len(new_prompts) == self.max_prompts:
+                if len(self.running_prompts) + len(new_prompts) == self.task.max_prompts:
                     break
                 new_prompts.append(prompt)
             new_rows.append(row)
@@ -128,22 +90,13 @@ class Decoding:
 
     def _run_prompts(self, prompts: list[int]) -> None:
         """Run prompts, keep their keys and values, and the logits of their first tokens."""
-        ids, mask = self.task.prompt_ids[prompts], self.task.prompt_mask[prompts]
-        cache = DynamicCache()
-        output = self.policy(
-            input_ids=ids,
-            attention_mask=mask.long(),
-            position_ids=(mask.long().cumsum(-1) - 1).clamp(min=0),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
+        states, logits = prompt_pass(
+            self.policy, self.task.prompt_ids[prompts], self.task.prompt_mask[prompts]
         )
-        for number, layer in enumerate(cache.layers):
-            assert isinstance(layer, DynamicLayer), type(layer)
-            assert layer.keys is not None and layer.values is not None  # noqa: PT018 - one fact
-            self.prompts.fill(number, len(self.running_prompts), layer.keys, layer.values)
+        for layer, (keys, values) in enumerate(states):
+            self.prompts.fill(layer, len(self.running_prompts), keys, values)
         self.running_prompts += prompts
-        self.first_logits.update(zip(prompts, output.logits[:, -1], strict=True))
+        self.first_logits.update(zip(prompts, logits, strict=True))
 
     def _start(self, rows: list[int]) -> None:
         """Draw the first tokens of rows whose prompts have been run."""
@@ -172,21 +125,9 @@ class Decoding:
             self.step - first + 1,
         )
         positions = self.prompt_lengths[self.row_numbers // self.task.group_size] + places
-        output = self.policy(
-            input_ids=self.tokens.unsqueeze(1),
-            position_ids=positions.unsqueeze(1),
-            attention_mask=self.no_mask,
-            use_cache=False,
-            **{ARGUMENT: attention},
-        )
-        if attention.calls != self.num_layers:
-            raise ValueError(
-                f"{type(causal_lm(self.policy)).__name__} called the shared-prefix attention "
-                f"{attention.calls} times with {self.num_layers} layers, so its attention cannot "
-                "be replaced; use sampler: hf"
-            )
+        logits = token_pass(self.policy, self.tokens, positions, attention)
         self.step += 1
-        self._draw(output.logits[:, -1], slice(None))
+        self._draw(logits, slice(None))
 
     def _draw(self, logits: Tensor, slots: slice) -> None:
         """Draw the next tokens of some slots, and let rows that have ended go."""
@@ -196,9 +137,7 @@ class Decoding:
         self.logprobs[rows, at] = logprobs.float()
         lengths = at + 1
         self.tokens[slots], self.drawn[slots] = tokens, lengths
-        one = self.task.endings.tail == 1
-        tails = tokens.unsqueeze(1) if one else self._tails(rows, lengths)
-        ended = self.task.endings.reached(tails)
+        ended = self.task.endings.ended(tokens, self.ids, rows, lengths)
         done = ended | (lengths == self.task.max_new_tokens)
         if not bool(done.any()):
             return
@@ -206,13 +145,6 @@ class Decoding:
         self.finished[rows[done]] = ended[done]
         first = slots.start or 0
         self._remove([first + slot for slot in done.nonzero().flatten().tolist()])
-
-    def _tails(self, rows: Tensor, lengths: Tensor) -> Tensor:
-        """The last tokens of rows, right-aligned. [k, tail]."""
-        back = torch.arange(1 - self.task.endings.tail, 1, device=rows.device)
-        at = lengths.unsqueeze(1) - 1 + back
-        tails = self.ids[rows.unsqueeze(1), at.clamp(min=0)]
-        return tails.masked_fill(at < 0, NO_TOKEN)
 
     def _remove(self, slots: list[int]) -> None:
         """Free slots, and those of prompts none of whose rows runs or waits."""

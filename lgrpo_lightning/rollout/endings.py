@@ -45,7 +45,30 @@ class Endings:
         Returns:
             [n] bool.
         """
-        ends = torch.isin(tails[:, -1], self.end_tokens)
+        ends = self._is_end(tails[:, -1])
         if self.strings is not None:
             ends = ends | self.strings(tails, None)
         return ends
+
+    def ended(self, tokens: Tensor, ids: Tensor, rows: Tensor, lengths: Tensor) -> Tensor:
+        """Whether newly drawn tokens end their rows.
+
+        Args:
+            tokens: [n] long, drawn last.
+            ids: [R, T] long, all completions, the new tokens included.
+            rows: [n] long, whose tokens they are.
+            lengths: [n] long, tokens of these rows so far.
+
+        Returns:
+            [n] bool.
+        """
+        if self.strings is None:
+            return self._is_end(tokens)
+        back = torch.arange(1 - self.tail, 1, device=ids.device)
+        at = lengths.unsqueeze(1) - 1 + back
+        tails = ids[rows.unsqueeze(1), at.clamp(min=0)]
+        return self.reached(tails.masked_fill(at < 0, NO_TOKEN))
+
+    def _is_end(self, tokens: Tensor) -> Tensor:
+        # torch.isin may sort, for which a GPU has to wait for the CPU.
+        return (tokens.unsqueeze(1) == self.end_tokens).any(1)

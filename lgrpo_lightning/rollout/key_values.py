@@ -29,38 +29,61 @@ class KeyValueStore:
 
     def fill(self, layer: int, start: int, keys: Tensor, values: Tensor) -> None:
         """Write whole slots from ``start`` on: [q, K, L, E] and [q, K, L, E']."""
-        self._ensure(layer, keys, values)
+        self.ensure(layer, keys, values)
         self.keys[layer][start : start + len(keys)] = keys
         self.values[layer][start : start + len(values)] = values
+
+    def put(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Write the first tokens of some slots: [q] long, [q, K, l, E] and [q, K, l, E'], l ≤ L."""
+        self.ensure(layer, keys, values)
+        self.keys[layer][slots, :, : keys.shape[2]] = keys
+        self.values[layer][slots, :, : values.shape[2]] = values
 
     def append(self, layer: int, places: Tensor | int, keys: Tensor, values: Tensor) -> None:
         """Write one token into each of the first n slots: [n, K, 1, E] and [n, K, 1, E'].
 
         Args:
             layer: which layer.
-            places: [n] long, where in each slot; a number where all are the same, which is faster.
+            places: where; a number for the same place in all slots, else [n·K] long, see
+                :meth:`flat_places`.
             keys: of the tokens.
             values: of the tokens.
         """
-        self._ensure(layer, keys, values)
+        self.ensure(layer, keys, values)
         rows = len(keys)
         for stored, states in ((self.keys[layer], keys), (self.values[layer], values)):
             if isinstance(places, int):
                 stored[:rows, :, places] = states[:, :, 0]
             else:
-                slots = torch.arange(rows, device=places.device)
-                stored[slots, :, places] = states[:, :, 0].to(stored.dtype)
+                flat = states.reshape(len(places), -1).to(stored.dtype)
+                stored.view(-1, stored.shape[3]).index_copy_(0, places, flat)
+
+    def flat_places(self, places: Tensor, heads: int) -> Tensor:
+        """[n] places in the first n slots to [n·K] places in a layer's memory, K = ``heads``."""
+        head = torch.arange(len(places) * heads, device=places.device)
+        return head * self.length + places.repeat_interleave(heads, output_size=len(head))
+
+    def clear(self) -> None:
+        """Set all keys and values to 0."""
+        for stored in (*self.keys, *self.values):
+            stored.zero_()
 
     def move(self, order: Sequence[int], length: int) -> None:
         """Slot j takes the first ``length`` tokens of slot ``order[j]``; see :func:`compacted`."""
         moved = [(slot, source) for slot, source in enumerate(order) if slot != source]
         if not moved:
             return
+        device = self.keys[0].device if self.keys else None
+        slots, sources = torch.tensor(moved, device=device).unbind(1)
+        self.copy(slots, sources, length)
+
+    def copy(self, slots: Tensor, sources: Tensor, length: int) -> None:
+        """Slots, [k] long, take the first ``length`` tokens of others, which are none of them."""
         for stored in (*self.keys, *self.values):
-            slots, sources = torch.tensor(moved, device=stored.device).unbind(1)
             stored[slots, :, :length] = stored[sources, :, :length]
 
-    def _ensure(self, layer: int, keys: Tensor, values: Tensor) -> None:
+    def ensure(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Allocate a layer's memory for states of such heads, sizes and types, [·, K, ·, E]."""
         if layer < len(self.keys):
             return
         for stored, states in ((self.keys, keys), (self.values, values)):

@@ -12,7 +12,7 @@ Legend: n rows in use, q prompts in use, m rows of a prompt at most, P prompt to
 key-value heads, E head size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,68 +22,10 @@ from transformers import AttentionInterface
 
 from lgrpo_lightning.policy.support import causal_lm
 from lgrpo_lightning.rollout.key_values import KeyValueStore
+from lgrpo_lightning.rollout.row_layout import RowLayout, no_entry
 
 IMPLEMENTATION = "shared_prefix"
 ARGUMENT = "shared_prefix"
-
-
-class RowLayout:
-    """Which row belongs to which prompt, as the matrix products need it.
-
-    Args:
-        prompts: [n], the prompt's slot of each row.
-        num_prompts: q.
-        padding: [q, P] bool, True where a prompt has no token.
-
-    Attributes:
-        num_prompts: q.
-        width: m.
-        prompt_bias: [q, 1, 1, P], -inf at padding; None without any.
-    """
-
-    def __init__(self, prompts: Sequence[int], num_prompts: int, padding: Tensor) -> None:
-        counts = [0] * num_prompts
-        ranks = []
-        for prompt in prompts:
-            ranks.append(counts[prompt])
-            counts[prompt] += 1
-        self.num_prompts = num_prompts
-        self.width = max(counts)
-        self.prompt_bias = no_entry(padding) if bool(padding.any()) else None
-        self.slots = torch.tensor(prompts, device=padding.device)  # [n]
-        self.ranks = torch.tensor(ranks, device=padding.device)  # [n], among the prompt's rows
-        self._moves: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def spread(self, states: Tensor) -> Tensor:
-        """Rows [n, K, r, E] to prompts [q, K, m·r, E], with any row where there is none."""
-        rows, heads, group, size = states.shape
-        there, _ = self._indices(heads)
-        by_prompt = states.reshape(rows * heads, -1).index_select(0, there)
-        return by_prompt.view(self.num_prompts, heads, self.width * group, size)
-
-    def collect(self, states: Tensor) -> Tensor:
-        """The inverse of :meth:`spread`."""
-        heads, size = states.shape[1], states.shape[3]
-        _, back = self._indices(heads)
-        by_row = states.view(self.num_prompts * heads * self.width, -1).index_select(0, back)
-        return by_row.view(len(self.slots), heads, -1, size)
-
-    def _indices(self, heads: int) -> tuple[Tensor, Tensor]:
-        """Where spread finds the heads of the rows and collect those of the prompts."""
-        if heads not in self._moves:
-            head = torch.arange(heads, device=self.slots.device)
-            back = (self.slots.unsqueeze(1) * heads + head) * self.width + self.ranks.unsqueeze(1)
-            there = torch.zeros(
-                self.num_prompts * heads * self.width, dtype=torch.long, device=back.device
-            )
-            there[back.flatten()] = torch.arange(back.numel(), device=back.device)
-            self._moves[heads] = there, back.flatten()
-        return self._moves[heads]
-
-
-def no_entry(mask: Tensor) -> Tensor:
-    """-inf where the mask is True, else 0, for all heads and queries: [a, b] to [a, 1, 1, b]."""
-    return torch.zeros(mask.shape, device=mask.device).masked_fill_(mask, -torch.inf)[:, None, None]
 
 
 class SharedPrefixAttention:
@@ -117,6 +59,7 @@ class SharedPrefixAttention:
         self.bias: Tensor | None = None  # [n, 1, 1, span]
         if not isinstance(places, int):
             self.bias = no_entry(torch.arange(span, device=places.device) > places.unsqueeze(1))
+        self._places: dict[int, Tensor] = {}  # of the new tokens in memory, by number of heads
         self.calls = 0
 
     def attend(
@@ -125,7 +68,7 @@ class SharedPrefixAttention:
         """[n, H, 1, E] queries, [n, K, 1, E] keys and values, to [n, 1, H, E']."""
         self.calls += 1
         rows, heads, _, size = query.shape
-        self.completions.append(layer, self.places, key, value)
+        self.completions.append(layer, self._places_of(key.shape[1]), key, value)
         keys = self.completions.keys[layer][:rows, :, : self.span]
         values = self.completions.values[layer][:rows, :, : self.span]
         scaled = query.to(keys.dtype) * (size**-0.5 if scale is None else scale)
@@ -136,6 +79,14 @@ class SharedPrefixAttention:
         attended = shares[..., :-1].to(values.dtype) @ values
         merged = attended + shares[..., -1:] * prompt[..., :-1]
         return merged.to(query.dtype).reshape(rows, 1, heads, -1)
+
+    def _places_of(self, heads: int) -> Tensor | int:
+        """Where the new tokens' states go, see :meth:`KeyValueStore.append`."""
+        if isinstance(self.places, int):
+            return self.places
+        if heads not in self._places:
+            self._places[heads] = self.completions.flat_places(self.places, heads)
+        return self._places[heads]
 
     def _attend_to_prompts(self, layer: int, query: Tensor) -> Tensor:
         """Outputs and, as a last column, log-normalisers: [q, K, m·r, E] to [q, K, m·r, E' + 1]."""

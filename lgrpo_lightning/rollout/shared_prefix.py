@@ -1,19 +1,39 @@
-"""Sampling with each prompt run once: see :mod:`~lgrpo_lightning.rollout.decoding`."""
+"""Sampling with each prompt run once.
 
+In one of three ways, with the same completions but for rounding:
+
+    rows     as many rows as run, see :mod:`~lgrpo_lightning.rollout.decoding`; on a CPU
+    graphs   fixed slots, a step of which is a CUDA graph, see
+             :mod:`~lgrpo_lightning.rollout.slots`; on a GPU
+    slots    the same without graphs, to compare
+"""
+
+import logging
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from lgrpo_lightning.policy.support import causal_lm
 from lgrpo_lightning.rollout.completions import Completions
-from lgrpo_lightning.rollout.decoding import Decoding, Task
+from lgrpo_lightning.rollout.cuda_graphs import CannotCaptureError
+from lgrpo_lightning.rollout.decoding import Decoding
 from lgrpo_lightning.rollout.distribution import TokenDistribution, limiter
 from lgrpo_lightning.rollout.endings import Endings
 from lgrpo_lightning.rollout.noise import row_noise
 from lgrpo_lightning.rollout.sampling_mode import sampling_mode
 from lgrpo_lightning.rollout.settings import SamplingSettings
+from lgrpo_lightning.rollout.slot_memory import SlotMemory
+from lgrpo_lightning.rollout.slots import Slots
 from lgrpo_lightning.rollout.support import why_not_shared_prefix
+from lgrpo_lightning.rollout.task import Task
+
+log = logging.getLogger(__name__)
+
+Way = Literal["rows", "slots", "graphs"]
+WAYS = {"rows": "row by row", "slots": "in fixed slots", "graphs": "by CUDA graphs"}
 
 
 class SharedPrefixSampler:
@@ -27,6 +47,7 @@ class SharedPrefixSampler:
         end_tokens: ids that end a completion.
         batch_size: completions sampled at a time; None for all at once. When some have ended, the
             next start in their place; what is drawn does not depend on it beyond rounding.
+        way: how to decode; None for what suits the device.
 
     Raises:
         ValueError: if there is no end token, or the batch size is not positive.
@@ -37,6 +58,7 @@ class SharedPrefixSampler:
         tokenizer: PreTrainedTokenizerBase,
         end_tokens: Sequence[int],
         batch_size: int | None = None,
+        way: Way | None = None,
     ) -> None:
         if not end_tokens:
             raise ValueError("end_tokens is empty, so no completion would ever end")
@@ -45,6 +67,8 @@ class SharedPrefixSampler:
         self.tokenizer = tokenizer
         self.end_tokens = list(end_tokens)
         self.batch_size = batch_size
+        self.way = way
+        self._memory = SlotMemory()
 
     @torch.no_grad()
     def sample(
@@ -85,16 +109,40 @@ class SharedPrefixSampler:
             noise=row_noise(seed, rows, settings.max_new_tokens).to(device),
             pad_token=self.end_tokens[0] if pad is None else int(pad),
         )
-        decoding = Decoding(policy, task)
         # A third faster than no_grad. The results are allocated outside, and so can be used freely.
-        with sampling_mode(policy), torch.inference_mode():
-            decoding.run()
-        length = int(decoding.lengths.max())
+        with sampling_mode(policy):
+            done = self._run(policy, task, settings)
+        length = int(done.lengths[:rows].max())
         shape = (len(prompt_ids), group_size, length)
-        mask = torch.arange(length, device=device) < decoding.lengths.unsqueeze(1)
+        mask = torch.arange(length, device=device) < done.lengths[:rows].unsqueeze(1)
+        # Copies: slots are used again.
         return Completions(
-            ids=decoding.ids[:, :length].reshape(shape),
+            ids=done.ids[:rows, :length].clone().view(shape),
             mask=mask.view(shape),
-            logprobs=decoding.logprobs[:, :length].reshape(shape),
-            finished=decoding.finished.view(shape[:2]),
+            logprobs=done.logprobs[:rows, :length].clone().view(shape),
+            finished=done.finished[:rows].clone().view(shape[:2]),
         )
+
+    def how(self, device: torch.device) -> Way:
+        """How completions are decoded on a device."""
+        if self.way is not None:
+            return self.way
+        return "graphs" if device.type == "cuda" else "rows"
+
+    def _run(self, policy: nn.Module, task: Task, settings: SamplingSettings) -> Decoding | Slots:
+        """Sample all rows; the results are in attributes of what is returned."""
+        way = self.how(task.prompt_ids.device)
+        if way != "rows":
+            try:
+                return self._memory.run(policy, task, repr(settings), way == "graphs")
+            except CannotCaptureError as error:
+                log.warning(
+                    "decoding without CUDA graphs, at a fraction of the speed: %s of %s",
+                    error,
+                    type(causal_lm(policy)).__name__,
+                )
+                self.way = "rows"
+        decoding = Decoding(policy, task)
+        with torch.inference_mode():
+            decoding.run()
+        return decoding
