@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from lgrpo_lightning.policy.support import unwrapped
+from lgrpo_lightning.policy.placement import placement
 from lgrpo_lightning.rollout.cuda_graphs import StepGraphs
 from lgrpo_lightning.rollout.slot_decoding import SlotDecoding
 from lgrpo_lightning.rollout.slots import Slots
@@ -60,7 +60,7 @@ class SlotMemory:
         shape = (task.num_rows, task.slots, task.group_size, task.max_new_tokens)
         key = (settings, shape, task.prompt_ids.device)
         kept = self._kept.pop(key, None)
-        state = policy_state(policy)
+        state = placement(policy)
         fits = (
             kept is not None
             and kept.graphs.policy() is policy
@@ -82,23 +82,3 @@ class SlotMemory:
         limit = KEPT_SHARE * torch.cuda.get_device_properties(device).total_memory
         while sum(kept.num_bytes for kept in self._kept.values()) > limit:
             del self._kept[next(iter(self._kept))]
-
-
-def policy_state(policy: nn.Module) -> Hashable:
-    """Everything that a captured step depends on: where weights lie, adapters, autocast."""
-    weights = [*policy.parameters(), *policy.buffers()]
-    adapters: list[Hashable] = []
-    if unwrapped(policy) is not None:
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
-        adapters = [
-            (layer.disable_adapters, tuple(layer.active_adapters), tuple(layer.merged_adapters))
-            for layer in policy.modules()
-            if isinstance(layer, BaseTunerLayer)
-        ]
-    kind = weights[0].device.type
-    return (
-        tuple((weight.data_ptr(), weight.dtype, weight.shape) for weight in weights),
-        tuple(adapters),
-        torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind),
-    )

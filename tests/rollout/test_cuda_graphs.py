@@ -7,26 +7,26 @@ import torch
 
 from lgrpo_lightning.policy import LoRASettings, completion_logprobs
 from lgrpo_lightning.policy.loading import add_lora
+from lgrpo_lightning.policy.placement import placement
 from lgrpo_lightning.rollout import SharedPrefixSampler
 from lgrpo_lightning.rollout.cuda_graphs import CannotCaptureError, StepGraphs
-from lgrpo_lightning.rollout.slot_memory import policy_state
 from tests.rollout.drawing import assert_same, draw, draw_with
 from tests.rollout.tiny import END, EOS, PROMPTS, letters, prompts, tiny_policy
 
 
 def test_what_a_graph_depends_on():
     policy = add_lora(tiny_policy(), LoRASettings(r=2, alpha=4))
-    before = policy_state(policy)
+    before = placement(policy)
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.add_(0.1)
-    assert policy_state(policy) == before
+    assert placement(policy) == before
     with policy.disable_adapter():
-        assert policy_state(policy) != before
+        assert placement(policy) != before
     with torch.autocast("cpu", torch.bfloat16):
-        assert policy_state(policy) != before
+        assert placement(policy) != before
     next(policy.parameters()).data = next(policy.parameters()).data.clone()
-    assert policy_state(policy) != before
+    assert placement(policy) != before
 
 
 @pytest.fixture
