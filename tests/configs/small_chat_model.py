@@ -1,10 +1,10 @@
-"""A randomly initialised model of Qwen2's shape with a byte tokenizer and a chat template."""
+"""A randomly initialised chat model of a test's size with a byte tokenizer."""
 
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
@@ -13,7 +13,7 @@ CHAT_TEMPLATE = (
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
-def save_small_chat_model(folder: Path) -> Path:
+def save_small_chat_model(folder: Path, architecture: str = "qwen2") -> Path:
     """Write model and tokenizer into a folder in the Hugging Face format."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: number for number, token in enumerate([*letters, *SPECIAL])}
@@ -29,7 +29,8 @@ def save_small_chat_model(folder: Path) -> Path:
     fast.chat_template = CHAT_TEMPLATE
     fast.save_pretrained(folder)
     torch.manual_seed(0)
-    config = Qwen2Config(
+    config = AutoConfig.for_model(
+        architecture,
         vocab_size=len(vocabulary),
         hidden_size=32,
         intermediate_size=48,
@@ -42,5 +43,5 @@ def save_small_chat_model(folder: Path) -> Path:
         pad_token_id=fast.pad_token_id,
         bos_token_id=None,
     )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
