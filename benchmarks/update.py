@@ -22,7 +22,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.update_cases import Group, Update, contender, llama
+from benchmarks.update_cases import contender, llama
+from benchmarks.update_groups import Group, Update
 
 SHAPES = ((256, 64, 8), (512, 128, 16), (256, 256, 8), (16, 64, 8))
 KINDS = ((0.0, False), (0.2, False), (0.2, True))

@@ -17,7 +17,8 @@ import sys
 import torch
 
 from benchmarks.update import CONTENDERS
-from benchmarks.update_cases import Group, contender, llama
+from benchmarks.update_cases import contender, llama
+from benchmarks.update_groups import Group
 
 MEBIBYTE = 2**20
 

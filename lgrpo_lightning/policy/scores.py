@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lgrpo_lightning.policy.head import LogitTransform, selected_logprobs
+from lgrpo_lightning.policy.head import selected_logprobs
+from lgrpo_lightning.policy.logit_tiles import LogitTransform
 from lgrpo_lightning.policy.support import causal_lm
 
 log = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ from lgrpo_lightning.policy.tree_attention import (
     check_reached,
     install,
     no_mask,
+    row_multiple,
 )
 from lgrpo_lightning.tree.packing import pack_trees
 
@@ -56,9 +57,22 @@ def tree_scores(
     """
     resolve_engine(model, "tree")
     install(model)
+    device = completion_ids.device
+    if device.type == "cuda":
+        # Packing asks many small questions, and the device would have to stop for each of them.
+        prompt_ids, prompt_mask, completion_ids, completion_mask, groups = (
+            part.cpu()
+            for part in (prompt_ids, prompt_mask, completion_ids, completion_mask, groups)
+        )
     packed = pack_trees(
-        prompt_ids, prompt_mask, completion_ids, completion_mask, groups, max_tokens_per_row
-    )
+        prompt_ids,
+        prompt_mask,
+        completion_ids,
+        completion_mask,
+        groups,
+        max_tokens_per_row,
+        row_multiple(device),
+    ).to(device)
     attention = attention_for(packed)
     inputs = {
         "input_ids": packed.ids,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from lgrpo_lightning.policy.flex_attention import FlexAttention
+from lgrpo_lightning.policy.flex_attention import BLOCK, FlexAttention
 from lgrpo_lightning.policy.path_attention import PathAttention, Scoring
 from lgrpo_lightning.policy.support import REMEDY, causal_lm
 from lgrpo_lightning.tree.packing import PackedTrees
@@ -35,6 +35,11 @@ class TreeAttention(Protocol):
 def attention_for(packed: PackedTrees) -> TreeAttention:
     """FlexAttention on CUDA, else path by path."""
     return FlexAttention(packed) if packed.ids.is_cuda else PathAttention(packed)
+
+
+def row_multiple(device: torch.device) -> int:
+    """What the length of rows has to be a multiple of for the attention of a device."""
+    return BLOCK if device.type == "cuda" else 1
 
 
 def tree_attention_forward(

@@ -10,7 +10,8 @@ Legend: B prompts, M completions, T completion tokens, P prompt tokens, R rows, 
 N nodes of all groups; k counts a group's completions in depth-first order, S of them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -27,18 +28,29 @@ class PackedGroup:
         start: where its prompt begins, counted over R·L.
         prompt_length: tokens of the prompt; its nodes follow directly.
         num_nodes: n, unique completion tokens.
-        paths: the ways to its leaves.
+        local: [S, T] long, the node of every step of its completions; 0 at padding.
+        shared: [S] long, the steps that an earlier completion has, too.
+        lengths: [S] long.
     """
 
     start: int
     prompt_length: int
     num_nodes: int
-    paths: GroupPaths
+    local: Tensor
+    shared: Tensor
+    lengths: Tensor
 
     @property
     def node_start(self) -> int:
         """Where its nodes begin, counted over R·L."""
         return self.start + self.prompt_length
+
+    @cached_property
+    def paths(self) -> GroupPaths:
+        """The ways to its leaves, batched for attention path by path."""
+        return group_paths(
+            self.local, self.shared, self.lengths, self.num_nodes, self.prompt_length
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +77,11 @@ class PackedTrees:
     mask: Tensor
     groups: tuple[PackedGroup, ...]
 
+    def to(self, device: torch.device) -> "PackedTrees":
+        """The same with its tensors on a device; those of the groups stay where they are."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "groups"}
+        return replace(self, **{name: part.to(device) for name, part in tensors.items()})
+
 
 def pack_trees(
     prompt_ids: Tensor,
@@ -73,6 +90,7 @@ def pack_trees(
     completion_mask: Tensor,
     groups: Tensor,
     max_tokens_per_row: int | None = None,
+    multiple_of: int = 1,
 ) -> PackedTrees:
     """Pack M completions, whole groups or parts of groups, by their prefix trees.
 
@@ -82,8 +100,9 @@ def pack_trees(
         completion_ids: [M, T] long, right-padded.
         completion_mask: [M, T] bool.
         groups: [M] long, the prompt of each completion.
-        max_tokens_per_row: start a new row rather than go beyond; None for a single row, which has
-            no padding at all.
+        max_tokens_per_row: start a new row rather than go beyond; None for a single row.
+        multiple_of: rows are padded to a multiple of this many tokens; with 1, a single row has no
+            padding at all.
 
     Raises:
         ValueError: if a mask is not padded on its side, a prompt is empty, or one group alone is
@@ -108,6 +127,7 @@ def pack_trees(
 
     prompt_lengths = prompt_mask.sum(1)
     row_of, start_of, width = fill_rows((prompt_lengths + sizes).tolist(), max_tokens_per_row)
+    width = -(-width // multiple_of) * multiple_of
     starts = torch.tensor(start_of, device=ids.device) + width * torch.tensor(
         row_of, device=ids.device
     )
@@ -142,7 +162,9 @@ def pack_trees(
             start=start,
             prompt_length=prompt,
             num_nodes=size,
-            paths=group_paths(local[index], shared[index], lengths[index], size, prompt),
+            local=local[index],
+            shared=shared[index],
+            lengths=lengths[index],
         )
         for index, (start, prompt, size) in enumerate(figures)
     ]

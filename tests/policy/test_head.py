@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lgrpo_lightning.policy import completion_logprobs, head, scores
-from lgrpo_lightning.policy.head import LogitTransform, selected_logprobs
+from lgrpo_lightning.policy import completion_logprobs, logit_tiles, scores
+from lgrpo_lightning.policy.head import selected_logprobs
+from lgrpo_lightning.policy.logit_tiles import LogitTransform
 from tests.policy.tiny_models import oracle, tiny_model, tree_batch
 
 
@@ -28,8 +29,8 @@ def test_values_and_gradients_are_those_of_softmax(tokens, vocabulary, bias, sca
     upstream = torch.randn(tokens, dtype=torch.float64)
     transform = LogitTransform(scale, cap, tau)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(head, "TILE", {"cpu": 21})
-        patch.setattr(head, "MAX_TOKENS", 4)
+        patch.setattr(logit_tiles, "TILE", {"cpu": 21})
+        patch.setattr(logit_tiles, "MAX_TOKENS", {"cpu": 4})
         found, entropy = selected_logprobs(states, weight, offset, targets, transform, True)
         leaves = [leaf for leaf in (states, weight, offset) if leaf is not None]
         found_gradients = torch.autograd.grad((found * upstream).sum(), leaves)
@@ -90,3 +91,34 @@ def test_biased_heads():
     expected = oracle(model, *batch)[0]
     found = completion_logprobs(model, *batch)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@given(st.integers(1, 9), st.integers(2, 30), st.sampled_from([None, 1.5]))
+@settings(max_examples=25, deadline=None)
+def test_the_fused_slopes_are_the_same(tokens, words, cap):
+    torch.manual_seed(tokens * 100 + words)
+    raw = torch.randn(tokens, words, dtype=torch.float64)
+    columns = torch.randint(-words, 2 * words, (tokens,))  # some in other tiles
+    lse = raw.logsumexp(1) + 0.5
+    arguments = (raw, columns, lse, torch.randn(tokens).double(), LogitTransform(0.3, cap, 0.7))
+    fused = logit_tiles.fused_tile_slopes(*arguments, torch.float64)
+    torch.testing.assert_close(fused, logit_tiles.tile_slopes(*arguments), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.gpu
+def test_half_precision_on_cuda_keeps_the_logits_sums():
+    torch.manual_seed(0)
+    states = torch.randn(70, 256, dtype=torch.bfloat16, device="cuda", requires_grad=True)
+    weight = torch.randn(3000, 256, dtype=torch.bfloat16, device="cuda", requires_grad=True)
+    targets = torch.randint(0, 3000, (70,), device="cuda")
+    found, entropy = selected_logprobs(states, weight, None, targets, LogitTransform(0.3), True)
+    every = (states.double() @ weight.double().T * 0.3).log_softmax(-1)
+    expected = every.gather(1, targets.unsqueeze(1))[:, 0]
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+    wanted = -(every.exp() * every).sum(-1)
+    torch.testing.assert_close(entropy.double(), wanted, rtol=1e-3, atol=1e-3)
+    gradients = torch.autograd.grad(found.sum(), (states, weight))
+    for gradient, right in zip(
+        gradients, torch.autograd.grad(expected.sum(), (states, weight)), strict=True
+    ):
+        assert (gradient - right).norm() < 0.02 * right.norm()

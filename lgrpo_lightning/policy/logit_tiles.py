@@ -1,0 +1,181 @@
+"""Tiles of logits: some tokens by a part of the vocabulary, forward and backward.
+
+Legend: n tokens, w words of the vocabulary's part, D hidden size, V vocabulary.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lgrpo_lightning.policy.compiling import compiled
+
+# Logits computed at once: on a CPU a tile should stay in its cache, an accelerator wants more.
+TILE = {"cpu": 2**20}
+LARGE_TILE = 2**25
+# Tokens of a tile, so that its vocabulary side stays long enough to be fast.
+MAX_TOKENS = {"cpu": 2**12}
+LARGE_MAX_TOKENS = 2**14
+
+HALF = (torch.bfloat16, torch.float16)
+# Products of half precision whose float32 sums are not rounded, since torch 2.8 for CUDA.
+WIDE_PRODUCTS = torch.version.cuda is not None and hasattr(torch.ops.aten.mm, "dtype")
+
+
+@dataclass(frozen=True)
+class LogitTransform:
+    """What a model and the sampler do to the head's output.
+
+    Args:
+        scale: s, the factor on the head's output.
+        soft_cap: c; None for no capping.
+        temperature: τ.
+    """
+
+    scale: float = 1.0
+    soft_cap: float | None = None
+    temperature: float = 1.0
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        """z/τ of the head's output, in float32 or wider."""
+        logits = raw.float() if raw.dtype in HALF else raw
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.soft_cap is not None:
+            logits = torch.tanh(logits / self.soft_cap) * self.soft_cap
+        return logits / self.temperature if self.temperature != 1.0 else logits
+
+    def backward(self, gradient: Tensor, transformed: Tensor) -> Tensor:
+        """The gradient of the head's output, given that of z/τ; changes ``gradient`` in place."""
+        if self.soft_cap is not None:
+            # d tanh = 1 - tanh², and tanh = z/c
+            capped = transformed * (self.temperature / self.soft_cap)
+            gradient.mul_(1 - capped * capped)
+        factor = self.scale / self.temperature
+        return gradient if factor == 1.0 else gradient.mul_(factor)
+
+
+class TileSums(NamedTuple):
+    """What is known of n tokens after some tiles, [n] each.
+
+    Attributes:
+        chosen: z_y/τ, 0 until its tile came.
+        top: the largest z/τ.
+        mass: Σ e^(z/τ - top).
+        energy: Σ z/τ · e^(z/τ - top), for the entropy; None where that is not asked for.
+    """
+
+    chosen: Tensor
+    top: Tensor
+    mass: Tensor
+    energy: Tensor | None
+
+
+def add_tile(sums: TileSums, raw: Tensor, columns: Tensor, transform: LogitTransform) -> TileSums:
+    """The sums with one more tile.
+
+    Args:
+        sums: over the tiles before.
+        raw: [n, w], the head's output.
+        columns: [n] long, the targets' columns, of which some lie in other tiles.
+        transform: from the head's output to z/τ.
+    """
+    logits = transform(raw)
+    inside = (columns >= 0) & (columns < logits.shape[1])
+    found = logits.gather(1, torch.where(inside, columns, 0).unsqueeze(1))[:, 0]
+    top = torch.maximum(sums.top, logits.amax(1))
+    shrink = (sums.top - top).exp()
+    shares = logits.sub(top.unsqueeze(1)).exp_()
+    energy = sums.energy
+    if energy is not None:
+        energy = energy * shrink + (shares * logits).sum(1)
+    return TileSums(
+        torch.where(inside, found, sums.chosen), top, sums.mass * shrink + shares.sum(1), energy
+    )
+
+
+def tile_slopes(
+    raw: Tensor, columns: Tensor, lse: Tensor, gradient: Tensor, transform: LogitTransform
+) -> Tensor:
+    """The gradient of the head's output, g·(1[v = y] - π(v)) through the transform.
+
+    Args:
+        raw: [n, w], the head's output.
+        columns: [n] long, the targets' columns, of which some lie in other tiles.
+        lse: [n], logsumexp of z/τ over the vocabulary.
+        gradient: [n], g, that of the log-probs.
+        transform: from the head's output to z/τ.
+
+    Returns:
+        [n, w], float32 or wider.
+    """
+    logits = transform(raw)
+    slopes = logits.sub(lse.unsqueeze(1)).exp_().mul_(-gradient.unsqueeze(1))
+    inside = (columns >= 0) & (columns < logits.shape[1])
+    at = torch.where(inside, columns, 0).unsqueeze(1)
+    slopes.scatter_add_(1, at, (gradient * inside).unsqueeze(1))
+    return transform.backward(slopes, logits)
+
+
+def fused_tile_slopes(
+    raw: Tensor,
+    columns: Tensor,
+    lse: Tensor,
+    gradient: Tensor,
+    transform: LogitTransform,
+    dtype: torch.dtype,
+) -> Tensor:
+    """The same in another type, for compilers: no scattering, so that it is one pass."""
+    logits = transform(raw)
+    chosen = torch.arange(logits.shape[1], device=raw.device) == columns.unsqueeze(1)
+    slopes = (chosen.to(logits.dtype) - (logits - lse.unsqueeze(1)).exp()) * gradient.unsqueeze(1)
+    return transform.backward(slopes, logits).to(dtype)
+
+
+def fused(device: torch.device) -> bool:
+    """Whether tiles are worth a kernel of their own: on CUDA, where there is a compiler for it."""
+    return device.type == "cuda" and find_spec("triton") is not None
+
+
+def adding(device: torch.device) -> Callable[..., TileSums]:
+    """:func:`add_tile` as it is fastest on a device."""
+    return compiled(add_tile) if fused(device) else add_tile
+
+
+def slopes_of(raw: Tensor, *arguments: Any, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
+    """:func:`tile_slopes` in another type, as it is fastest on a device."""
+    if fused(raw.device):
+        slopes: Tensor = compiled(fused_tile_slopes)(raw, *arguments, dtype)
+        return slopes
+    return tile_slopes(raw, *arguments).to(dtype)
+
+
+def project(states: Tensor, tile: Tensor, bias: Tensor | None) -> Tensor:
+    """The head's output for a part of the vocabulary: W h + b of [n, D], [w, D] and [w]."""
+    if not (WIDE_PRODUCTS and states.is_cuda and states.dtype in HALF):
+        return F.linear(states, tile, None if bias is None else bias.to(states.dtype))
+    output = product(states, tile.T)
+    return output if bias is None else output.add_(bias)
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """Left times right; of half precision on CUDA in float32."""
+    if WIDE_PRODUCTS and left.is_cuda and left.dtype in HALF:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return left @ right
+
+
+def token_blocks(states: Tensor) -> list[slice]:
+    """The tokens in blocks; one empty block for none."""
+    count, most = len(states), MAX_TOKENS.get(states.device.type, LARGE_MAX_TOKENS)
+    return [slice(at, min(at + most, count)) for at in range(0, max(count, 1), most)]
+
+
+def vocabulary_tiles(states: Tensor, vocabulary: int) -> list[slice]:
+    """The vocabulary in parts that make tiles of about ``TILE`` logits with these tokens."""
+    width = max(TILE.get(states.device.type, LARGE_TILE) // max(len(states), 1), 1)
+    return [slice(start, min(start + width, vocabulary)) for start in range(0, vocabulary, width)]
