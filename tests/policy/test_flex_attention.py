@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from lgrpo_lightning.policy import completion_logprobs, flex_attention, row_logprobs
+from lgrpo_lightning.policy import flex_attention
 from lgrpo_lightning.policy.compiling import compiled
 from lgrpo_lightning.policy.flex_attention import (
     BLOCK,
@@ -15,7 +15,7 @@ from lgrpo_lightning.policy.flex_attention import (
 )
 from lgrpo_lightning.policy.path_attention import PathAttention, Scoring
 from lgrpo_lightning.tree.packing import pack_trees
-from tests.policy.tiny_models import tiny_model, tree_batch
+from tests.policy.tiny_models import tree_batch
 
 
 def packed_batch(max_tokens_per_row=None):
@@ -113,8 +113,8 @@ def test_one_compiled_kernel_serves_all_lengths(monkeypatch):
     torch.manual_seed(0)
     for seed, length in ((0, 60), (1, 90), (2, 140)):
         packed = long_batch(seed, length)
-        query = torch.randn(1, 4, packed.ids.shape[1], 16)
-        key, value = torch.randn(2, 1, 2, packed.ids.shape[1], 16)
+        query = torch.randn(1, 10, packed.ids.shape[1], 16)
+        key, value = (torch.randn(1, 5, packed.ids.shape[1], 16) for _ in range(2))
         with torch.no_grad():
             found = kernel(query, key, value, tree_block_mask(packed, None), None)
             expected = PathAttention(packed).attend(query, key, value, Scoring())
@@ -128,37 +128,3 @@ def long_batch(seed, length):
     prompt_ids, prompt_mask, ids, mask = tree_batch(seed, 1, 8, length, tokens=9)
     groups = torch.zeros(8, dtype=torch.long)
     return pack_trees(prompt_ids, prompt_mask, ids[0], mask[0], groups, None, BLOCK)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_engines_agree_on_cuda(family, checkpointing):
-    model = tiny_model(family, torch.float32, head_dim=16).cuda()
-    if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    gradients = []
-    for engine in ("padded", "tree"):
-        batch = [part.cuda() for part in tree_batch(groups=3, size=6)]
-        batch[1][:] = True  # eager attention has no answer for padding's own rows
-        model.zero_grad()
-        logprobs = completion_logprobs(model, *batch, engine=engine)
-        logprobs.square().sum().backward()
-        gradients.append([logprobs] + [p.grad.clone() for p in model.parameters()])
-    for found, expected in zip(*gradients, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3)
-
-
-@pytest.mark.gpu
-def test_mixed_precision_in_several_rows_on_cuda():
-    model = tiny_model("llama", torch.float32).cuda()  # heads of 4, less than a kernel takes
-    prompt_ids, prompt_mask, ids, mask = (part.cuda() for part in tree_batch(groups=4, size=6))
-    groups = torch.arange(4, device="cuda").repeat_interleave(6)
-    rows = (prompt_ids, prompt_mask, ids.flatten(0, 1), mask.flatten(0, 1), groups)
-    expected = row_logprobs(model, *rows, engine="padded")
-    with torch.autocast("cuda", torch.bfloat16):
-        found = row_logprobs(model, *rows, max_tokens_per_row=40)
-    found.sum().backward()
-    assert found.dtype == torch.float32
-    assert (found - expected).abs().sum() / mask.sum() < 0.05
-    assert all(bool(p.grad.isfinite().all()) for p in model.parameters())
