@@ -1,6 +1,7 @@
 """From a batch of prompts to sampled, decoded and scored completions."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from lgrpo_lightning.data import PromptBatch, PromptEncoder, completion_messages
-from lgrpo_lightning.rewards import RewardRunner
+from lgrpo_lightning.rewards import RewardRunner, RewardTable
 from lgrpo_lightning.rollout import Completions, Sampler, SamplingSettings
 
 
@@ -56,7 +57,7 @@ class Collector:
         tokenizer: the policy's.
         encoder: turns prompts into tokens.
         sampler: draws completions.
-        runner: runs the reward functions.
+        runners: run the reward functions; all their rewards add up.
     """
 
     def __init__(
@@ -64,12 +65,12 @@ class Collector:
         tokenizer: PreTrainedTokenizerBase,
         encoder: PromptEncoder,
         sampler: Sampler,
-        runner: RewardRunner,
+        runners: Sequence[RewardRunner],
     ) -> None:
         self.tokenizer = tokenizer
         self.encoder = encoder
         self.sampler = sampler
-        self.runner = runner
+        self.runners = runners
 
     def collect(
         self,
@@ -116,21 +117,20 @@ class Collector:
             return [value for value in values for _ in range(group_size)]
 
         prompts = repeated(batch.prompts)
-        pending = self.runner.submit(
-            prompts,
-            [
-                text if isinstance(prompt, str) else completion_messages(text)
-                for prompt, text in zip(prompts, texts, strict=True)
-            ],
-            token_ids,
-            {name: repeated(values) for name, values in batch.columns.items()},
-        )
+        completions = [
+            text if isinstance(prompt, str) else completion_messages(text)
+            for prompt, text in zip(prompts, texts, strict=True)
+        ]
+        columns = {name: repeated(values) for name, values in batch.columns.items()}
+        pending = [
+            runner.submit(prompts, completions, token_ids, columns) for runner in self.runners
+        ]
 
         def tensor(values: list[float]) -> Tensor:
             return torch.tensor(values, dtype=torch.float32, device=device).view(-1, group_size)
 
         def wait() -> Scores:
-            table = pending.result()
+            table = functools.reduce(RewardTable.joined, [each.result() for each in pending])
             return Scores(
                 rewards=tensor(table.total),
                 breakdown={name: tensor(values) for name, values in table.per_function.items()},

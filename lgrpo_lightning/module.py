@@ -19,7 +19,7 @@ from lgrpo_lightning.policy_module import OnRewardError, PolicyModule
 from lgrpo_lightning.preflight import check_batch, check_loader, check_steps, check_training
 from lgrpo_lightning.resampling import DynamicSampling
 from lgrpo_lightning.resuming import CurrentRollout
-from lgrpo_lightning.rewards import RewardLike
+from lgrpo_lightning.rewards import ExtractorLike, RewardLike
 from lgrpo_lightning.rollout import SamplerName, SamplingSettings, TokenTexts, seeded
 from lgrpo_lightning.rollout.assemble import GroupRules
 from lgrpo_lightning.rollout.mismatch import mismatch
@@ -54,6 +54,10 @@ class LambdaGRPO(PolicyModule):
         sampling: how completions are drawn for training.
         evaluation: how they are drawn in validate, test and predict; greedy by default.
         eval_completions: completions per prompt there.
+        eval_rewards: reward functions that are run there only, under the same time limit. They are
+            reported each; those with a ``RewardSpec.weight`` also count in the reward.
+        answer_extractor: dotted path of ``f(completion) -> str | None``, the answer in a
+            completion, by which maj@k groups them; None leaves maj@k out.
         loss: surrogate, clipping, β, and whether λ is on.
         aggregation: what each completion's token losses are divided by; ``"group-token-mean"`` is
             Eq. 9, see :func:`~lgrpo_lightning.objective.row_denominators`.
@@ -90,6 +94,8 @@ class LambdaGRPO(PolicyModule):
         sampling: SamplingSettings = _SAMPLING,
         evaluation: SamplingSettings = _GREEDY,
         eval_completions: int = 1,
+        eval_rewards: Sequence[RewardLike] = (),
+        answer_extractor: ExtractorLike = "lgrpo_lightning.rewards.final_answer",
         loss: LambdaGRPOLoss = _LOSS,
         aggregation: Aggregation = "group-token-mean",
         advantage_scale: AdvantageScale = "group",
@@ -110,6 +116,8 @@ class LambdaGRPO(PolicyModule):
             rewards,
             evaluation,
             eval_completions,
+            eval_rewards,
+            answer_extractor,
             coerced(LambdaGRPOLoss, loss).kl_coef > 0,
             sampler,
             sampler_batch_size,
@@ -159,8 +167,9 @@ class LambdaGRPO(PolicyModule):
 
     def configure_model(self) -> None:
         """Load policy and reference, and settle how log-probs are computed."""
-        if self.policy is None:
-            super().configure_model()
+        first = self.policy is None
+        super().configure_model()
+        if first:
             self.engine, reason = resolve_engine(self.loaded_policy, self.wanted_engine)
             log.info("engine: %s (%s)", self.engine, reason)
 
@@ -200,7 +209,7 @@ class LambdaGRPO(PolicyModule):
         if self._current.serves(batch, schedule, self.reference is not None):
             return
         maker = RolloutMaker(
-            self.collector(),
+            self.collector([self.runner]),
             self.rules,
             self.sampling,
             self._scorer,

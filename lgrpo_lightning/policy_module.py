@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from lgrpo_lightning.collect import Collector
@@ -19,8 +20,14 @@ from lgrpo_lightning.policy import (
     make_reference,
 )
 from lgrpo_lightning.policy.loading import end_token_ids
-from lgrpo_lightning.preflight import check_batch, check_prompts, check_rewards
-from lgrpo_lightning.rewards import RewardLike, RewardRunner
+from lgrpo_lightning.preflight import check_batch, check_names, check_prompts, check_rewards
+from lgrpo_lightning.rewards import (
+    ExtractorLike,
+    RewardLike,
+    RewardRunner,
+    extract_answers,
+    load_extractor,
+)
 from lgrpo_lightning.rollout import (
     Sampler,
     SamplerName,
@@ -47,6 +54,9 @@ class PolicyModule(LightningModule):
         rewards: reward functions, see :class:`~lgrpo_lightning.rewards.RewardRunner`.
         evaluation: how completions are drawn in validate, test and predict.
         eval_completions: completions per prompt there.
+        eval_rewards: reward functions that are run there only; of weight 0 unless they have one.
+        answer_extractor: gives the answer in a completion, for maj@k; see
+            :func:`~lgrpo_lightning.rewards.load_extractor`.
         needs_reference: keep what the policy was before training.
         sampler: ``"shared_prefix"``, ``"hf"``, ``"vllm"`` or ``"auto"``, see
             :func:`~lgrpo_lightning.rollout.make_sampler`.
@@ -65,6 +75,8 @@ class PolicyModule(LightningModule):
         rewards: Sequence[RewardLike],
         evaluation: SamplingSettings,
         eval_completions: int,
+        eval_rewards: Sequence[RewardLike],
+        answer_extractor: ExtractorLike,
         needs_reference: bool,
         sampler: SamplerName,
         sampler_batch_size: int | None,
@@ -81,12 +93,24 @@ class PolicyModule(LightningModule):
             raise ValueError(f"sampler_batch_size must be at least 1, got {sampler_batch_size}")
         self.policy_settings = coerced(PolicySettings, policy)
         self.evaluation = coerced(SamplingSettings, evaluation)
+        if eval_completions > 1 and self.evaluation.temperature == 0:
+            raise ValueError(
+                f"eval_completions is {eval_completions}, but with evaluation.temperature 0 they "
+                "would all be equal; set it above 0, or eval_completions to 1"
+            )
         self.eval_completions = eval_completions
         self.needs_reference = needs_reference
         self.sampler_name: SamplerName = sampler
         self.sampler_batch_size = sampler_batch_size
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
+        self.extract = load_extractor(answer_extractor)
         self.runner = RewardRunner(rewards, reward_time_limit, on_reward_error)
+        self.eval_runners = [self.runner]
+        if eval_rewards:
+            self.eval_runners.append(
+                RewardRunner(eval_rewards, reward_time_limit, on_reward_error, default_weight=0.0)
+            )
+            check_names(*self.eval_runners)
         self._sampler: Sampler | None = None
         self.policy: nn.Module | None = None
         self.reference: Reference | None = None
@@ -107,7 +131,8 @@ class PolicyModule(LightningModule):
         config = self.policy_settings.load_config()
         for name, (prompts, settings) in self.prompt_sets(data, stage).items():
             check_prompts(prompts, self.encoder, config, settings.max_new_tokens, name)
-            check_rewards(prompts, self.runner)
+            for runner in [self.runner] if prompts is data.train_set else self.eval_runners:
+                check_rewards(prompts, runner)
 
     def prompt_sets(
         self, data: PromptGroupDataModule, stage: str
@@ -116,18 +141,25 @@ class PolicyModule(LightningModule):
         return {} if data.eval_set is None else {"evaluation": (data.eval_set, self.evaluation)}
 
     def configure_model(self) -> None:
-        """Load the policy and, where one is needed, the reference; a second call does nothing."""
-        if self.policy is not None:
-            return
-        # A fresh adapter is drawn from the seed, the same on every process.
-        with seeded(derive_seed(self.seed, "adapter"), self.device):
-            self.policy = load_policy(self.policy_settings)
-        if self.needs_reference:
-            self.reference = make_reference(self.policy, self.policy_settings.lora is not None)
+        """Load the policy and, for training, the reference where one is needed; each once."""
+        initial = None
+        if self.policy is None:
+            # A fresh adapter is drawn from the seed, the same on every process.
+            with seeded(derive_seed(self.seed, "adapter"), self.device):
+                self.policy = initial = load_policy(self.policy_settings)
+        # There is no trainer while load_from_checkpoint calls this.
+        fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        if self.needs_reference and self.reference is None and fitting:
+            has_adapter = self.policy_settings.lora is not None
+            if initial is None and not has_adapter:
+                # The policy was evaluated before, maybe with the weights of a checkpoint.
+                initial = load_policy(self.policy_settings)
+            self.reference = make_reference(initial or self.policy, has_adapter)
 
     def teardown(self, stage: str) -> None:
         """End the reward workers; they start again when needed."""
-        self.runner.close()
+        for runner in self.eval_runners:
+            runner.close()
 
     def validation_step(
         self, batch: PromptBatch, batch_idx: int, dataloader_idx: int = 0
@@ -137,9 +169,10 @@ class PolicyModule(LightningModule):
         Returns:
             ``rewards`` [B, n], ``reward_breakdown`` {name: [B, n]} (NaN where a function did not
             apply), ``lengths``, ``truncated`` [B, n], ``prompts`` (B texts), ``completions`` (B
-            lists of n texts), ``sources`` (B names).
+            lists of n texts), ``sources`` (B names) and, where they are extracted, ``answers`` (B
+            lists of n texts or None).
         """
-        sampled = self.collector().collect(
+        sampled = self.collector(self.eval_runners).collect(
             self.loaded_policy,
             check_batch(batch),
             self.eval_completions,
@@ -147,6 +180,9 @@ class PolicyModule(LightningModule):
             self.place_seed("evaluation", dataloader_idx, batch_idx),
             self.device,
         )
+        answers = {}
+        if self.extract is not None:
+            answers["answers"] = extract_answers(self.extract, sampled.texts)
         scores = sampled.scores()
         return {
             "rewards": scores.rewards,
@@ -156,6 +192,7 @@ class PolicyModule(LightningModule):
             "prompts": sampled.prompts,
             "completions": sampled.texts,
             "sources": batch.sources,
+            **answers,
         }
 
     test_step = validation_step
@@ -167,8 +204,8 @@ class PolicyModule(LightningModule):
         assert self.policy is not None, "configure_model loads the policy"
         return self.policy
 
-    def collector(self) -> Collector:
-        """Samples and scores with this policy's tokenizer and rewards."""
+    def collector(self, runners: Sequence[RewardRunner]) -> Collector:
+        """Samples and scores with this policy's tokenizer and the rewards of these runners."""
         if self._sampler is None:
             self._sampler, reason = make_sampler(
                 self.sampler_name,
@@ -178,7 +215,7 @@ class PolicyModule(LightningModule):
                 self.sampler_batch_size,
             )
             log.info("sampler %s", reason)
-        return Collector(self.tokenizer, self.encoder, self._sampler, self.runner)
+        return Collector(self.tokenizer, self.encoder, self._sampler, runners)
 
     def gathered(self, value: Tensor) -> Tensor:
         """A tensor of all W processes, [W, *]."""

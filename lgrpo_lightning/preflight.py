@@ -47,6 +47,20 @@ def check_rewards(prompts: PromptSet, runner: RewardRunner) -> None:
     runner.check(prompts.batch(range(len(prompts))).columns)
 
 
+def check_names(rewards: RewardRunner, eval_rewards: RewardRunner) -> None:
+    """Refuse a function for evaluation that has the name of one for training, too.
+
+    Raises:
+        ValueError: naming it.
+    """
+    for name in eval_rewards.names:
+        if name in rewards.names:
+            raise ValueError(
+                f"{name!r} is among rewards and eval_rewards; rewards are run in evaluation, too, "
+                "so leave it out of eval_rewards, or give it another name there"
+            )
+
+
 def check_training(
     group_size: int, num_iterations: int, temperature: float, importance_cap: float | None
 ) -> None:

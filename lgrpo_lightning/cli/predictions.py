@@ -62,7 +62,8 @@ def prediction_rows(outputs: dict[str, Any], batch: PromptBatch) -> Iterator[Row
     """A row for each of the B prompts of a batch.
 
     Args:
-        outputs: what ``predict_step`` returned, see :class:`~lgrpo_lightning.LambdaGRPO`.
+        outputs: what ``predict_step`` returned, see :class:`~lgrpo_lightning.LambdaGRPO`;
+            ``answers`` may be missing.
         batch: the prompts; their other columns are written too.
     """
     for place, prompt in enumerate(outputs["prompts"]):
@@ -77,5 +78,6 @@ def prediction_rows(outputs: dict[str, Any], batch: PromptBatch) -> Iterator[Row
             },
             "lengths": outputs["lengths"][place].tolist(),
             "truncated": outputs["truncated"][place].tolist(),
+            **({"answers": outputs["answers"][place]} if "answers" in outputs else {}),
             "columns": {name: values[place] for name, values in batch.columns.items()},
         }

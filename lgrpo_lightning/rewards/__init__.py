@@ -9,6 +9,7 @@ from lgrpo_lightning.rewards.answer import final_answer, normal_form
 from lgrpo_lightning.rewards.binary_tree import BinaryTreeReward
 from lgrpo_lightning.rewards.boxed import last_boxed
 from lgrpo_lightning.rewards.completion import Completion, Prompt, completion_text
+from lgrpo_lightning.rewards.extractor import ExtractorLike, extract_answers, load_extractor
 from lgrpo_lightning.rewards.form import FormatReward
 from lgrpo_lightning.rewards.gsm8k import gsm8k_reward
 from lgrpo_lightning.rewards.length import LengthPenalty, OverlongPenalty
@@ -28,6 +29,7 @@ from lgrpo_lightning.rewards.traits import reward_traits
 __all__ = [
     "BinaryTreeReward",
     "Completion",
+    "ExtractorLike",
     "FormatReward",
     "LengthPenalty",
     "MathReward",
@@ -43,9 +45,11 @@ __all__ = [
     "boxed_match_reward",
     "completion_text",
     "exact_match_reward",
+    "extract_answers",
     "final_answer",
     "gsm8k_reward",
     "last_boxed",
+    "load_extractor",
     "math_reward",
     "normal_form",
     "reward_traits",

@@ -48,6 +48,7 @@ def test_predictions_are_written_in_the_order_of_the_data(place, trained):
     outcome = lgrpo(
         *("predict", "-c", "tiny.yaml", "--ckpt_path", trained.run / "checkpoints" / "last.ckpt"),
         *("--data.eval_prompts_per_batch", 3, "--model.eval_completions", 2),
+        *("--model.evaluation.temperature", 1),
     )
     assert outcome.code == 0, outcome.err
     (path,) = place.glob("runs/tiny/*-predict/predictions.jsonl")
@@ -58,6 +59,7 @@ def test_predictions_are_written_in_the_order_of_the_data(place, trained):
         assert row["source"] == "heldout"
         assert len(row["completions"]) == len(row["lengths"]) == 2
         right = [f"\\boxed{{{row['columns']['answer']}}}" in text for text in row["completions"]]
+        assert all(answer is None or answer.isdigit() for answer in row["answers"])
         assert row["rewards"] == row["reward_breakdown"]["boxed_match_reward"] == right
 
 
@@ -66,6 +68,7 @@ def test_a_prediction_has_all_that_belongs_to_its_prompt():
     outputs = {
         "prompts": ["a", "b"],
         "completions": [["c"], ["d"]],
+        "answers": [["3"], [None]],
         "rewards": torch.tensor([[1.0], [0.0]]),
         "reward_breakdown": {"f": torch.tensor([[1.0], [0.0]])},
         "lengths": torch.tensor([[3], [4]]),
@@ -80,6 +83,7 @@ def test_a_prediction_has_all_that_belongs_to_its_prompt():
         "reward_breakdown": {"f": [0.0]},
         "lengths": [4],
         "truncated": [True],
+        "answers": [None],
         "columns": {"answer": "2"},
     }
 

@@ -54,7 +54,8 @@ TRAINING_KEYS = {
     *("reward_breakdown", "prompts", "completions", "token_texts"),
 }
 EVALUATION_KEYS = {
-    *("rewards", "reward_breakdown", "lengths", "truncated", "prompts", "completions", "sources")
+    *("rewards", "reward_breakdown", "lengths", "truncated", "prompts", "completions", "sources"),
+    "answers",
 }
 
 

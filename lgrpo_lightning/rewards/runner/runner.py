@@ -39,6 +39,7 @@ class RewardRunner:
             ``per_completion`` function is always skipped: it is the model's doing.
         workers_per_function: worker processes of each ``per_completion`` function; others have
             one.
+        default_weight: of rewards that have no weight of their own.
 
     Raises:
         ValueError: for a reward that can't be loaded or called, two of one name, a weight that is
@@ -56,9 +57,10 @@ class RewardRunner:
         time_limit: float = 30.0,
         on_error: OnError = "raise",
         workers_per_function: int = 1,
+        default_weight: float = 1.0,
     ) -> None:
         _check_arguments(time_limit, on_error, workers_per_function)
-        resolved = resolve_rewards(rewards)
+        resolved = resolve_rewards(rewards, default_weight)
         self.names = [reward.name for reward in resolved]
         self.weights = [reward.weight for reward in resolved]
         self._on_error: OnError = on_error

@@ -25,13 +25,14 @@ class RewardSpec:
         function: dotted path (``my_rewards.brevity``) or file and name
             (``path/to/my_rewards.py:brevity``) of a function or class; in Python also the
             function, class or instance itself.
-        weight: its factor in the total reward; 0 records it only.
+        weight: its factor in the total reward; 0 records it only. None is 1, and 0 among
+            rewards that are for evaluation only.
         arguments: constructor arguments, if it is a class.
         name: its name in logs and tables; None takes that of the function or class.
     """
 
     function: str | Callable[..., Any]
-    weight: float = 1.0
+    weight: float | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     name: str | None = None
 
@@ -48,11 +49,14 @@ class NamedReward:
     target: Target
 
 
-def resolve_rewards(rewards: Sequence[RewardLike]) -> list[NamedReward]:
+def resolve_rewards(
+    rewards: Sequence[RewardLike], default_weight: float = 1.0
+) -> list[NamedReward]:
     """Names, weights and load targets of a run's rewards, in their order.
 
     Args:
         rewards: paths, specs, functions, classes or instances.
+        default_weight: of those that have none.
 
     Raises:
         ValueError: for no rewards, a weight that is not finite, two rewards of one name, and
@@ -62,7 +66,7 @@ def resolve_rewards(rewards: Sequence[RewardLike]) -> list[NamedReward]:
         raise ValueError(f"rewards must be a list, got {rewards!r:.100}; put it into [ ]")
     if not rewards:
         raise ValueError("there are no rewards; name at least one function")
-    resolved = [_resolve(reward) for reward in rewards]
+    resolved = [_resolve(reward, default_weight) for reward in rewards]
     names = [reward.name for reward in resolved]
     for name in names:
         if names.count(name) > 1:
@@ -73,7 +77,7 @@ def resolve_rewards(rewards: Sequence[RewardLike]) -> list[NamedReward]:
     return resolved
 
 
-def _resolve(reward: RewardLike) -> NamedReward:
+def _resolve(reward: RewardLike, default_weight: float) -> NamedReward:
     spec = reward if isinstance(reward, RewardSpec) else RewardSpec(reward)
     if not isinstance(spec.function, str) and not callable(spec.function):
         raise ValueError(
@@ -82,7 +86,7 @@ def _resolve(reward: RewardLike) -> NamedReward:
     name = _default_name(spec.function) if spec.name is None else spec.name
     if not name:
         raise ValueError(f"a reward's name must not be empty: {reward!r:.200}")
-    weight = spec.weight
+    weight = default_weight if spec.weight is None else spec.weight
     if isinstance(weight, bool) or not isinstance(weight, Real) or not math.isfinite(weight):
         raise ValueError(f"reward {name!r}: weight must be a finite number, got {weight!r}")
     return NamedReward(name, float(weight), _target(name, spec))

@@ -22,6 +22,15 @@ class RewardTable:
     total: list[float]
     errors: dict[str, int]
 
+    def joined(self, other: "RewardTable") -> "RewardTable":
+        """The rewards of other functions for the same completions added to these."""
+        totals = {"own": self.total, "other": other.total}
+        return RewardTable(
+            self.per_function | other.per_function,
+            weighted_total(totals, dict.fromkeys(totals, 1.0), len(self.total)),
+            self.errors | other.errors,
+        )
+
 
 def weighted_total(
     per_function: Mapping[str, Sequence[float]], weights: Mapping[str, float], count: int
