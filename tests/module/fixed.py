@@ -41,8 +41,8 @@ class FixedRollouts(LambdaGRPO):
                 for weight in self.loaded_policy.parameters():
                     weight += 0.05 * torch.randn(weight.shape, generator=generator)
 
-    def collector(self):
-        collector = super().collector()
+    def collector(self, runners):
+        collector = super().collector(runners)
         dtype = next(self.loaded_policy.parameters()).dtype
         return Collector(
             collector.tokenizer, collector.encoder, FixedSampler(dtype), collector.runner
