@@ -44,6 +44,4 @@ class FixedRollouts(LambdaGRPO):
     def collector(self, runners):
         collector = super().collector(runners)
         dtype = next(self.loaded_policy.parameters()).dtype
-        return Collector(
-            collector.tokenizer, collector.encoder, FixedSampler(dtype), collector.runner
-        )
+        return Collector(collector.tokenizer, collector.encoder, FixedSampler(dtype), runners)
