@@ -5,9 +5,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from lgrpo_lightning.collect import Collector
 from lgrpo_lightning.data import PromptBatch, PromptEncoder, PromptGroupDataModule, PromptSet
@@ -20,7 +22,14 @@ from lgrpo_lightning.policy import (
     make_reference,
 )
 from lgrpo_lightning.policy.loading import end_token_ids
-from lgrpo_lightning.preflight import check_batch, check_names, check_prompts, check_rewards
+from lgrpo_lightning.policy.sharding import data_mesh, placed_like, shard
+from lgrpo_lightning.preflight import (
+    check_batch,
+    check_names,
+    check_prompts,
+    check_rewards,
+    check_strategy,
+)
 from lgrpo_lightning.rewards import (
     ExtractorLike,
     RewardLike,
@@ -119,8 +128,10 @@ class PolicyModule(LightningModule):
         """Load the tokenizer and check prompts and rewards, before any weights are loaded.
 
         Raises:
-            ValueError: if prompts and completions do not fit the model, or the rewards the data.
+            ValueError: if prompts and completions do not fit the model, or the rewards the data; or
+                for a strategy that cannot run the policy.
         """
+        check_strategy(self.trainer.strategy)
         self.tokenizer = load_tokenizer(self.policy_settings)
         self._sampler = None  # it holds the tokenizer
         self.encoder = PromptEncoder(self.tokenizer)
@@ -155,6 +166,15 @@ class PolicyModule(LightningModule):
                 # The policy was evaluated before, maybe with the weights of a checkpoint.
                 initial = load_policy(self.policy_settings)
             self.reference = make_reference(initial or self.policy, has_adapter)
+        if self.device_mesh is not None:
+            self._shard(self.device_mesh)
+
+    def _shard(self, mesh: DeviceMesh) -> None:
+        """Split policy and reference over the processes of the strategy ``fsdp2``."""
+        compute_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
+        for model in (self.policy, self.reference and self.reference.frozen):
+            if model is not None:
+                shard(model, data_mesh(mesh), compute_dtype)
 
     def teardown(self, stage: str) -> None:
         """End the reward workers; they start again when needed."""
@@ -259,7 +279,8 @@ class PolicyModule(LightningModule):
                 f"{missing[:3]}, has {len(unknown)} unknown ones {unknown[:3]} and {len(changed)} "
                 f"of another shape {changed[:3]}"
             )
-        result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        placed = {name: placed_like(own[name], value) for name, value in state_dict.items()}
+        result = super().load_state_dict(placed, strict=False, assign=assign)
         result.missing_keys.clear()  # what is frozen
         return result
 

@@ -1,10 +1,30 @@
 """Checks that find a user's mistake before the first expensive step."""
 
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
 from transformers import PretrainedConfig
 
 from lgrpo_lightning.data import PromptBatch, PromptEncoder, PromptLoader, PromptSet
 from lgrpo_lightning.rewards import RewardRunner
 from lgrpo_lightning.schedule import RolloutSchedule
+
+
+def check_strategy(strategy: Strategy) -> None:
+    """Refuse strategies that cannot run the policy.
+
+    Raises:
+        ValueError: naming the reason and what to use instead.
+    """
+    if isinstance(strategy, DeepSpeedStrategy | FSDPStrategy):
+        raise ValueError(refused_strategy(type(strategy).__name__))
+
+
+def refused_strategy(name: str) -> str:
+    """Why DeepSpeed and the older FSDP are refused, and what to use instead."""
+    return (
+        f"trainer.strategy {name} wraps the whole module, whose weights are then not there when "
+        "completions are sampled between training steps; use fsdp2, which shards weights, "
+        "gradients and optimizer state too (configs/fsdp2.yaml), or ddp"
+    )
 
 
 def check_prompts(

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from lgrpo_lightning.collect import Collector, Sampled
 from lgrpo_lightning.data import PromptBatch
 from lgrpo_lightning.policy import Reference
+from lgrpo_lightning.policy.sharding import is_sharded
 from lgrpo_lightning.resampling import DynamicSampling, replace_groups
 from lgrpo_lightning.rollout import Rollout, SamplingSettings, derive_seed
 from lgrpo_lightning.rollout.assemble import GroupRules
 from lgrpo_lightning.rollout.statistics import Totals, rollout_totals, sample_totals
-from lgrpo_lightning.rollout.support import is_sharded
 from lgrpo_lightning.schedule import RolloutSchedule
 from lgrpo_lightning.scorer import Scorer
 from lgrpo_lightning.tree import ProcessTree

@@ -19,6 +19,7 @@ LIBRARY_ROOMS = {"policy", "rollout", "rewards", "data"}
 # What module.py is made of. Here the rooms meet; no room imports any of it.
 MODULE_PARTS = {
     "collect",
+    "fsdp2",
     "hyperparameters",
     "optimization",
     "policy_module",
@@ -44,7 +45,7 @@ ROOMS: dict[str, set[str]] = {
     "module": PURE | LIBRARY_ROOMS | MODULE_PARTS,
     "report": set(),
     "study": PURE,
-    "cli": PURE | LIBRARY_ROOMS | {"module", "report", "study"},
+    "cli": PURE | LIBRARY_ROOMS | {"fsdp2", "module", "preflight", "report", "study"},
     "__main__": {"cli"},
 }
 

@@ -8,6 +8,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_info
 
 from lgrpo_lightning.cli.run_folder import last_checkpoint, requeued_checkpoint, shown_path
+from lgrpo_lightning.preflight import refused_strategy
 
 
 def add_options(parser: LightningArgumentParser) -> None:
@@ -58,6 +59,11 @@ def check_options(options: Any) -> None:  # noqa: ANN401 - jsonargparse's Namesp
             f"trainer.default_root_dir is {options.trainer.default_root_dir!r}, but every run gets "
             "a folder of its own; say with --runs where these are to lie"
         )
+    strategy = options.trainer.strategy
+    # By its name already, since Lightning would first ask for DeepSpeed to be installed.
+    refused = isinstance(strategy, str) and strategy.startswith(("deepspeed", "fsdp"))
+    if refused and strategy != "fsdp2":
+        raise ValueError(refused_strategy(strategy))
 
 
 def experiment(options: Any) -> str:  # noqa: ANN401 - jsonargparse's Namespace

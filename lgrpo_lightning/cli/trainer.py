@@ -4,6 +4,8 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+import lgrpo_lightning.fsdp2  # noqa: F401 - so that trainer.strategy knows fsdp2
+
 
 class RunTrainer(Trainer):
     """Lightning's trainer, with one folder for all that a run writes.

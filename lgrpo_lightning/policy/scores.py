@@ -201,7 +201,7 @@ class _GatherFirst(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logprobs: Tensor, passed: Tensor) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(passed)
-        return logprobs.view_as(logprobs)
+        return logprobs.clone()  # a view would make FSDP2 warn of changes in place
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401

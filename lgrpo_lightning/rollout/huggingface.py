@@ -13,6 +13,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from lgrpo_lightning.policy.sharding import is_sharded
 from lgrpo_lightning.rollout.completions import Completions
 from lgrpo_lightning.rollout.distribution import limiter
 from lgrpo_lightning.rollout.endings import Endings
@@ -64,13 +65,19 @@ class HuggingFaceSampler:
         ids = prompt_ids.repeat_interleave(group_size, dim=0)  # [R, P], R = B·G
         mask = prompt_mask.repeat_interleave(group_size, dim=0)
         size = self.batch_size or len(ids)
+        starts = range(0, len(ids), size)
+        in_step = is_sharded(policy) and torch.distributed.get_world_size() > 1
+        # Others may have more rows to sample, and need this process to run the model with them.
+        more = _most(len(starts), ids.device) - len(starts) if in_step else 0
         with sampling_mode(policy), seeded(seed, ids.device):
             parts = [
                 self._generate(
-                    policy, ids[start : start + size], mask[start : start + size], settings
+                    policy, ids[start : start + size], mask[start : start + size], settings, in_step
                 )
-                for start in range(0, len(ids), size)
+                for start in starts
             ]
+            for _ in range(more):
+                self._generate(policy, ids[:1], mask[:1], settings, in_step)
         length = max(part.ids.shape[-1] for part in parts)
         shape = (len(prompt_ids), group_size, length)
 
@@ -94,9 +101,14 @@ class HuggingFaceSampler:
         return self.end_tokens[0] if pad is None else int(pad)
 
     def _generate(
-        self, policy: nn.Module, ids: Tensor, mask: Tensor, settings: SamplingSettings
+        self,
+        policy: nn.Module,
+        ids: Tensor,
+        mask: Tensor,
+        settings: SamplingSettings,
+        in_step: bool,
     ) -> Completions:
-        """Rows of [R, P] to completions of [R, T]."""
+        """Rows of [R, P] to completions of [R, T]; ``in_step`` with the other processes."""
         trace = _Trace(settings, settings.allowed_ids(self.tokenizer))
         endings = Endings(self.end_tokens, settings.stop, self.tokenizer, ids.device)
         ends = _Ends(ids.shape[1], endings, len(ids))
@@ -113,11 +125,19 @@ class HuggingFaceSampler:
             ),
             logits_processor=LogitsProcessorList([trace]),
             stopping_criteria=StoppingCriteriaList([ends]),
+            synced_gpus=in_step,
         )
         sampled = sequences[:, ids.shape[1] :]
         real = torch.arange(sampled.shape[1], device=ids.device) < ends.lengths.unsqueeze(1)
         logprobs = trace.finish(sequences).masked_fill(~real, 0.0)
         return Completions(sampled, real, logprobs, ends.finished)
+
+
+def _most(count: int, device: torch.device) -> int:
+    """The largest count of all processes. A collective."""
+    largest = torch.tensor(count, device=device)
+    torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+    return int(largest)
 
 
 class _Trace(LogitsProcessor):

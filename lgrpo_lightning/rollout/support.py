@@ -1,8 +1,8 @@
 """Which models the shared-prefix sampler can run, and why not the others."""
 
 from torch import nn
-from torch.distributed.tensor import DTensor
 
+from lgrpo_lightning.policy.sharding import is_sharded
 from lgrpo_lightning.policy.support import ALIBI, causal_lm
 
 # Families whose completions are tested against generate's.
@@ -61,8 +61,3 @@ def why_not_shared_prefix(model: nn.Module) -> str | None:
             "sample different numbers of tokens"
         )
     return None
-
-
-def is_sharded(model: nn.Module) -> bool:
-    """Whether every process holds a part of the weights, so that all must run the model at once."""
-    return any(isinstance(parameter, DTensor) for parameter in model.parameters())

@@ -64,6 +64,10 @@ def test_what_cannot_be_parsed(place, parser, capsys, arguments, said):
         ("-c lora.yaml", "lora.r must be at least 1, got 0"),
         ("--threads 0", "--threads must be at least 1, got 0"),
         ("--trainer.default_root_dir here", "say with --runs where these are to lie"),
+        (
+            "--trainer.strategy deepspeed_stage_2",
+            "trainer.strategy deepspeed_stage_2 wraps the whole module",
+        ),
         ("--trainer.strategy foo", "invalid strategy name: `strategy='foo'`"),
         ("--trainer.accelerator gpu --trainer.devices 900", "gpu"),
         ("--runs tiny.yaml", "--runs tiny.yaml: "),

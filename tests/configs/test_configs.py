@@ -13,8 +13,8 @@ from tests.cli.running import ROOT, command_parser, lgrpo
 from tests.configs.small_chat_model import save_small_chat_model
 
 CONFIGS = ROOT / "configs"
-OVERLAYS = {"lora", "ddp", "wandb"}
 BENCHMARKS = sorted((CONFIGS / "benchmarks").glob("*.yaml"))
+OVERLAYS = {"lora", "ddp", "fsdp2", "wandb"}
 GSM8K = ROOT.parent / "shared" / "data" / "gsm8k"
 
 
