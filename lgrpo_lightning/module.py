@@ -206,7 +206,9 @@ class LambdaGRPO(PolicyModule):
         schedule = self.schedule(len(batch.prompts))
         check_steps(batch, schedule)
         self._step_log.clock.start()
-        if self._current.serves(batch, schedule, self.reference is not None):
+        # Lightning's count for loggers, which is one off after some ways of resuming.
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
+        if self._current.serves(batch, schedule, self.reference is not None, self.trainer):
             return
         maker = RolloutMaker(
             self.collector([self.runner]),
@@ -267,7 +269,6 @@ class LambdaGRPO(PolicyModule):
         self._step_log.micro_batch(loss, outputs.metrics | gap)
         if (batch.step + 1) % schedule.accumulate == 0 or self.trainer.is_last_batch:
             self._step_log.flush(len(batch.prompts))
-        self._current.unfinished = batch.step + 1 < batch.steps
         return {
             "loss": loss,
             "logprobs": logprobs.detach(),

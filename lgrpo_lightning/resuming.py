@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from lgrpo_lightning.data import PromptBatch
-from lgrpo_lightning.data.module import step_under_way
+from lgrpo_lightning.data.progress import rewind_progress, steps_to_redo
 from lgrpo_lightning.rollout import Rollout
 from lgrpo_lightning.schedule import RolloutSchedule
 from lgrpo_lightning.step_log import StepLog
@@ -18,36 +18,42 @@ log = logging.getLogger(__name__)
 class CurrentRollout:
     """The rollout that is being worked off, across checkpoints.
 
-    A resumed run samples every rollout by its place in the run, so nothing needs to be kept at a
-    rollout's boundary. Inside one the weights that sampled it are gone, so its record is kept.
+    A checkpoint is always of an optimizer step: training steps after it are made again, because
+    their gradients are not kept. A rollout is sampled by its place in the run, so nothing needs to
+    be kept at its boundary. Inside it the weights that sampled it are gone, so its record is kept.
 
     Args:
         step_log: of the module, which holds the rollout's figures.
 
     Attributes:
         rollout: None before the first one.
-        unfinished: whether training steps are still to be made of it.
     """
 
     def __init__(self, step_log: StepLog) -> None:
         self._step_log = step_log
         self.rollout: Rollout | None = None
-        self.unfinished = False
+        # Training steps of the run before the first of the rollout, and how many are made of it.
+        self._place = (0, 0)
 
-    def serves(self, batch: PromptBatch, schedule: RolloutSchedule, reference: bool) -> bool:
+    def serves(
+        self, batch: PromptBatch, schedule: RolloutSchedule, reference: bool, trainer: Trainer
+    ) -> bool:
         """Whether the next training step is made of it; says so when something was lost.
 
         Args:
             batch: of the next training step.
             schedule: how its rollout is worked off.
             reference: whether reference log-probs are needed.
+            trainer: at the start of the step.
         """
-        micro_batches = batch.step % schedule.accumulate
-        if micro_batches and not self._step_log.under_way:
+        self._place = trainer.fit_loop.total_batch_idx - batch.step, batch.steps
+        missing = batch.step % schedule.accumulate
+        if missing and not self._step_log.under_way:
             log.warning(
-                "resuming between two optimizer steps: the gradients of %d micro-batches are lost, "
-                "so the next step differs from that of an uninterrupted run",
-                micro_batches,
+                "resuming inside an optimizer step of accumulate_grad_batches %d, which was "
+                "another number before: the next one lacks its first %d micro-batches",
+                schedule.accumulate,
+                missing,
             )
         if batch.step == 0:
             return False
@@ -64,17 +70,21 @@ class CurrentRollout:
         return False
 
     def save(self, checkpoint: dict[str, Any], trainer: Trainer) -> None:
-        """Keep the rollout and its figures while updates are still to be made of it."""
-        needed = self.unfinished or step_under_way(trainer)
-        if self.rollout is not None and needed and trainer.world_size == 1:
+        """Make it a checkpoint of the last optimizer step; keep the rollout if it goes on there."""
+        redo = steps_to_redo(trainer)
+        rewind_progress(checkpoint, redo)
+        begun_at, steps = self._place
+        done = trainer.fit_loop.total_batch_idx + 1 - redo - begun_at
+        if self.rollout is not None and 0 < done < steps and trainer.world_size == 1:
             checkpoint["lgrpo_rollout"] = self.rollout.state_dict()
+            checkpoint["lgrpo_rollout_place"] = self._place
             checkpoint["lgrpo_rollout_figures"] = self._step_log.rollout_figures
 
     def load(self, checkpoint: dict[str, Any], device: torch.device) -> None:
         """Take the rollout from a checkpoint that has one."""
         if "lgrpo_rollout" in checkpoint:
             self.rollout = Rollout.from_state_dict(checkpoint["lgrpo_rollout"], device)
-            self.unfinished = True
+            self._place = checkpoint["lgrpo_rollout_place"]
             self._step_log.rollout_figures = checkpoint["lgrpo_rollout_figures"]
 
     def start(self, device: torch.device) -> None:

@@ -41,8 +41,8 @@ class PromptLoader:
             It is asked after a resume, when the trainer's epoch number leaves open whether the
             epoch of the loaded state goes on. None for a loop of one's own: then the state's epoch
             goes on if ``set_epoch`` is called with its number, or not at all.
-        step_under_way: Returns whether a trainer is within the training step that was dealt last,
-            as when a checkpoint is taken on an error; a resumed run is dealt that step again.
+        steps_to_redo: Returns how many of the steps dealt last a trainer has to make again when it
+            resumes, as after a checkpoint between two optimizer steps; they are dealt again.
 
     Raises:
         ValueError: If a number is out of range or there are too few prompts.
@@ -63,7 +63,7 @@ class PromptLoader:
         world_size: int = 1,
         drop_last: bool = True,
         batches_counted: Callable[[], int] | None = None,
-        step_under_way: Callable[[], bool] = lambda: False,
+        steps_to_redo: Callable[[], int] = lambda: 0,
     ) -> None:
         if steps_per_batch < 1:
             raise ValueError(f"steps_per_batch is {steps_per_batch}; it must be 1 or more")
@@ -79,7 +79,7 @@ class PromptLoader:
             drop_last=drop_last,
         )
         self._batches_counted = batches_counted
-        self._step_under_way = step_under_way
+        self._steps_to_redo = steps_to_redo
         self._epoch = 0
         self._dealt = 0  # steps dealt in that epoch
         self._resumed = False  # whether the next pass continues from a loaded state
@@ -132,7 +132,7 @@ class PromptLoader:
 
     def state_dict(self) -> dict[str, int]:
         """Return the position (the same on all ranks) and what it is only valid for."""
-        done = self._dealt - self._step_under_way()
+        done = self._dealt - self._steps_to_redo()
         return {"epoch": self._epoch, "position": done, **self._validity()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:

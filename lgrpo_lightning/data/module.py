@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from typing import Any, Protocol, runtime_checkable
 
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lgrpo_lightning.data.eval_set import EvalSet
 from lgrpo_lightning.data.loader import PromptLoader
+from lgrpo_lightning.data.progress import steps_to_redo
 from lgrpo_lightning.data.prompt_format import PromptFormat
 from lgrpo_lightning.data.prompts import PromptSet, prompt_key
 from lgrpo_lightning.data.sources import download, short_name
@@ -238,19 +239,13 @@ class PromptGroupDataModule(LightningDataModule):
             world_size=replicas,
             drop_last=True,
             batches_counted=None if trainer is None else lambda: trainer.fit_loop.batch_idx + 1,
-            step_under_way=lambda: trainer is not None and step_under_way(trainer),
+            steps_to_redo=lambda: 0 if trainer is None else steps_to_redo(trainer),
         )
 
     def _share(self) -> tuple[int, int]:
         """Return how many processes share the data, and which this is (not always all of them)."""
         kwargs = None if self.trainer is None else self.trainer.distributed_sampler_kwargs
         return (kwargs["num_replicas"], kwargs["rank"]) if kwargs else (1, 0)
-
-
-def step_under_way(trainer: Trainer) -> bool:
-    """Whether a training step has begun and not ended: its weights are not updated yet."""
-    progress = trainer.fit_loop.epoch_loop.batch_progress.current
-    return progress.processed < progress.ready  # type: ignore[attr-defined, no-any-return]
 
 
 def _warn_of_overlap(train: PromptSet, held_out: PromptSet) -> None:

@@ -146,25 +146,43 @@ def test_a_rollout_of_another_kind_is_not_used(tmp_path, stopped, caplog, option
     assert "sampling anew" in caplog.text
 
 
+def in_halves(folder, callbacks=(), checkpoint=None):
+    """4 optimizer steps of 4 micro-batches each, evaluated in the midst of two of them."""
+    module = make_module(micro_batch_size=1, num_iterations=2)
+    trainer = make_trainer(
+        folder,
+        max_steps=4,
+        accumulate_grad_batches=4,
+        val_check_interval=3,
+        check_val_every_n_epoch=None,
+        callbacks=list(callbacks),
+    )
+    trainer.fit(module, datamodule=make_data(eval_path=HELD_OUT), ckpt_path=checkpoint)
+    return weights(module)
+
+
 class SaveAtEvaluation(Callback):
     def on_validation_end(self, trainer, pl_module):
-        trainer.save_checkpoint(Path(trainer.default_root_dir) / "half.ckpt")
+        batches = trainer.fit_loop.total_batch_idx + 1
+        trainer.save_checkpoint(Path(trainer.default_root_dir) / f"{batches}.ckpt")
 
 
-def test_gradients_that_are_lost_are_announced(tmp_path, caplog):
-    trainer = make_trainer(
-        tmp_path,
-        max_steps=2,
-        accumulate_grad_batches=4,
-        val_check_interval=6,  # half way between the two optimizer steps
-        callbacks=[SaveAtEvaluation()],
-    )
-    module = make_module(micro_batch_size=1, num_iterations=2)
-    trainer.fit(module, datamodule=make_data(eval_path=HELD_OUT))
+def test_a_checkpoint_between_optimizer_steps_is_of_the_last_one(tmp_path, caplog):
+    whole = in_halves(tmp_path, [SaveAtEvaluation()])
+    for batches, done in ((3, 0), (6, 4), (9, 8), (15, 12)):
+        checkpoint = torch.load(tmp_path / f"{batches}.ckpt", weights_only=True)
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        assert progress["total"]["ready"] == done
+        assert ("lgrpo_rollout" in checkpoint) == (done % 8 > 0)
+        recorder = Recorder()
+        assert equal(in_halves(tmp_path, [recorder], tmp_path / f"{batches}.ckpt"), whole)
+        assert len(recorder.batches) == 16 - done
     assert not warnings(caplog)
-    resumed(tmp_path, tmp_path / "half.ckpt", accumulate=4)
-    assert "resuming between two optimizer steps: the gradients of 2 micro-batches" in caplog.text
-    assert "sampling anew" not in caplog.text
+
+
+def test_other_gradient_accumulation_inside_a_rollout_is_announced(tmp_path, stopped, caplog):
+    resumed(tmp_path, stopped, accumulate=2)
+    assert "the next one lacks its first 1 micro-batches" in caplog.text
 
 
 class Fails(Callback):
