@@ -12,6 +12,10 @@ import torch
 _KEYS = {"pytorch-lightning_version", "global_step", "hyper_parameters"}
 
 
+class BrokenCheckpointError(ValueError):
+    """A file that is no whole checkpoint."""
+
+
 def read_checkpoint(path: Path, weights_only: bool) -> dict[str, Any]:
     """The content of a checkpoint, tensors left on the disk until they are used.
 
@@ -20,16 +24,18 @@ def read_checkpoint(path: Path, weights_only: bool) -> dict[str, Any]:
         weights_only: refuse everything but plain data.
 
     Raises:
-        ValueError: if there is none, it is broken, is none of Lightning's, or could run code.
+        BrokenCheckpointError: if it is not whole.
+        ValueError: if there is none, it is none of Lightning's, or could run code.
     """
     file = path / "meta.pt" if path.is_dir() else path
-    if not file.is_file():
+    if not path.exists():
         raise ValueError(
             f"--ckpt_path {path}: there is no such checkpoint; give the path of one, or last for "
             "the newest of the runs of this name"
         )
-    if not zipfile.is_zipfile(file):  # what torch.save has written since 1.6
-        raise ValueError(f"--ckpt_path {path}: this is no checkpoint, or a broken one")
+    broken = f"--ckpt_path {path}: this is no checkpoint, or a broken one"
+    if not file.is_file() or not zipfile.is_zipfile(file):  # as torch.save writes since 1.6
+        raise BrokenCheckpointError(broken)
     try:
         content = torch.load(file, map_location="cpu", weights_only=weights_only, mmap=True)
     except pickle.UnpicklingError as error:
@@ -39,6 +45,8 @@ def read_checkpoint(path: Path, weights_only: bool) -> dict[str, Any]:
             f"data ({found[0] if found else 'of an unknown kind'}), which could run code. "
             "Only if you trust whoever made it: --weights_only false"
         ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise BrokenCheckpointError(f"{broken}: {error}") from error
     if not isinstance(content, dict) or not content.keys() >= _KEYS:
         raise ValueError(f"--ckpt_path {path}: this is no checkpoint of a run")
     return content

@@ -11,14 +11,16 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lgrpo_callbacks import RewardEvaluator
 from lgrpo_lightning.cli.checkpoints import read_checkpoint
+from lgrpo_lightning.cli.continuation import Continuation
 from lgrpo_lightning.cli.fit_summary import summarise
 from lgrpo_lightning.cli.interruption import SaveBeforeEnd, exit_code, farewell
+from lgrpo_lightning.cli.metrics_csv import MetricsCSV
 from lgrpo_lightning.cli.options import (
     add_options,
     check_options,
@@ -31,7 +33,7 @@ from lgrpo_lightning.cli.progress import RunProgressBar
 from lgrpo_lightning.cli.results import report_results, set_results
 from lgrpo_lightning.cli.resume import ResumedOptions, changed_options
 from lgrpo_lightning.cli.run_folder import CHECKPOINTS, run_folder, shown_path
-from lgrpo_lightning.cli.trainer import RunTrainer
+from lgrpo_lightning.cli.trainer import RunTrainer, make_resumable
 from lgrpo_lightning.data import PromptGroupDataModule
 from lgrpo_lightning.module import LambdaGRPO
 
@@ -133,14 +135,13 @@ class LambdaCLI(LightningCLI):
         config = self._get(self.config_init, "trainer")
         kwargs["default_root_dir"] = str(self.folder)
         if config.logger in (None, True) and not config.fast_dev_run and not config.barebones:
-            kwargs["logger"] = [
-                logger(str(self.folder), name="", version="")
-                for logger in (TensorBoardLogger, CSVLogger)
-            ]
+            tensorboard = TensorBoardLogger(str(self.folder), name="", version="")
+            kwargs["logger"] = [tensorboard, MetricsCSV(self.folder)]
         given = config.callbacks or []
         callbacks = [*given] if isinstance(given, list) else [given]
         kwargs["callbacks"] = callbacks + self._own_callbacks(config, callbacks)
         trainer = super().instantiate_trainer(**kwargs)
+        make_resumable(trainer)
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint):
                 callback.dirpath = callback.dirpath or str(self.folder / CHECKPOINTS)
@@ -160,6 +161,8 @@ class LambdaCLI(LightningCLI):
             evaluators = [entry for entry in given if isinstance(entry, RewardEvaluator)]
             self.evaluator = evaluators[0] if evaluators else RewardEvaluator()
             callbacks += [] if evaluators else [self.evaluator]
+        if self.subcommand == "fit":
+            callbacks.append(Continuation())
         if self.subcommand == "predict":
             self.prediction_writer = PredictionWriter()
             callbacks.append(self.prediction_writer)

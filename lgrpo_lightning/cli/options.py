@@ -5,9 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lgrpo_lightning.cli.run_folder import last_checkpoint, requeued_checkpoint, shown_path
+from lgrpo_lightning.checkpoint_io import remove_unfinished
+from lgrpo_lightning.cli.checkpoints import BrokenCheckpointError, read_checkpoint
+from lgrpo_lightning.cli.run_folder import (
+    checkpoint_folders,
+    is_first_process,
+    last_checkpoints,
+    requeued_checkpoint,
+    shown_path,
+)
 from lgrpo_lightning.preflight import refused_strategy
 
 
@@ -77,11 +85,11 @@ def checkpoint_to_load(options: Any, command: str) -> str | None:  # noqa: ANN40
     """The checkpoint to start from: as given, "last" found, or that of a requeued SLURM job.
 
     Raises:
-        ValueError: if there is no last one.
+        ValueError: if there is no last one, or none that is whole.
     """
     root, name = Path(options.runs), experiment(options)
     if options.ckpt_path == "last":
-        found = last_checkpoint(root, name)
+        found = _last_checkpoint(root, name, options.weights_only)
     elif options.ckpt_path is None and command == "fit":
         requeued = requeued_checkpoint(root, name, os.environ)
         if requeued is None:
@@ -91,3 +99,17 @@ def checkpoint_to_load(options: Any, command: str) -> str | None:  # noqa: ANN40
         return None if options.ckpt_path is None else str(options.ckpt_path)
     rank_zero_info(f"starting from {shown_path(found.absolute())}")
     return str(found)
+
+
+def _last_checkpoint(root: Path, name: str, weights_only: bool) -> Path:
+    """The newest checkpoint of the runs of that name; broken ones are passed over, aloud."""
+    if is_first_process(os.environ):
+        remove_unfinished(checkpoint_folders(root, name))
+    for path in last_checkpoints(root, name):
+        try:
+            read_checkpoint(path, weights_only)
+        except BrokenCheckpointError as error:
+            rank_zero_warn(f"{error}; going on from the one before", category=UserWarning)
+        else:
+            return path
+    raise ValueError(f"--ckpt_path last: no checkpoint of the runs in {root / name} is whole")

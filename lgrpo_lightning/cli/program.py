@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import lgrpo_callbacks
+from lgrpo_lightning.checkpoint_io import CheckpointWriteError
 from lgrpo_lightning.cli.command import ConfigError, LambdaCLI
 from lgrpo_lightning.cli.console import console
 from lgrpo_lightning.cli.run_folder import is_first_process
@@ -44,7 +45,7 @@ def main(args: list[str] | None = None) -> None:
             return
         with console(own_messages=is_first_process(os.environ)):
             LambdaCLI(args=args)
-    except (ConfigError, MisconfigurationException, RewardError) as error:
+    except (ConfigError, MisconfigurationException, RewardError, CheckpointWriteError) as error:
         _fail(str(error))
     except ValueError as error:
         if not _is_ours(error):

@@ -65,19 +65,24 @@ def is_first_process(environment: Mapping[str, str]) -> bool:
     return all(environment.get(name, "0") == "0" for name in _RANKS)
 
 
-def last_checkpoint(root: Path, name: str) -> Path:
-    """The checkpoint to go on from: the newest one of all runs of that name.
+def checkpoint_folders(root: Path, name: str) -> list[Path]:
+    """Where the runs of that name keep their checkpoints."""
+    return list((root / name).glob(f"*/{CHECKPOINTS}"))
+
+
+def last_checkpoints(root: Path, name: str) -> list[Path]:
+    """The checkpoints of all runs of that name, the newest first.
 
     Raises:
         ValueError: if there is none.
     """
-    newest = newest_checkpoint((root / name).glob(f"*/{CHECKPOINTS}/*.ckpt"))
-    if newest is None:
+    paths = [path for folder in checkpoint_folders(root, name) for path in folder.glob("*.ckpt")]
+    if not paths:
         raise ValueError(
             f"--ckpt_path last: no run in {root / name} has a checkpoint; give the path of one, "
             "or the --runs and --name the run was started with"
         )
-    return newest
+    return sorted(paths, key=_age, reverse=True)
 
 
 def requeued_checkpoint(root: Path, name: str, environment: Mapping[str, str]) -> Path | None:
@@ -90,11 +95,11 @@ def requeued_checkpoint(root: Path, name: str, environment: Mapping[str, str]) -
 
 def newest_checkpoint(paths: Iterable[Path]) -> Path | None:
     """The one written last; of one moment's, that called "last"."""
-    return max(
-        paths,
-        key=lambda path: (path.stat().st_mtime_ns, path.name.startswith("last")),
-        default=None,
-    )
+    return max(paths, key=_age, default=None)
+
+
+def _age(path: Path) -> tuple[int, bool]:
+    return path.stat().st_mtime_ns, path.name.startswith("last")
 
 
 def shown_path(path: Path) -> Path:

@@ -3,6 +3,10 @@
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from lgrpo_lightning.checkpoint_io import WholeCheckpointIO
 
 import lgrpo_lightning.fsdp2  # noqa: F401 - so that trainer.strategy knows fsdp2
 
@@ -36,3 +40,25 @@ class RunTrainer(Trainer):
     def predict(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Write completions of the evaluation prompts and their rewards."""
         return super().predict(*args, **kwargs)
+
+
+class RunFitLoop(_FitLoop):
+    """Lightning's loop, which also ends a run that was killed after its last optimizer step.
+
+    Lightning's own does nothing then: neither the last evaluation nor ``on_train_end``.
+    """
+
+    @property
+    def skip(self) -> bool:
+        """Whether there is nothing to do."""
+        nothing = self.max_batches == 0 or self.trainer.limit_train_batches == 0
+        return bool(nothing or (super().skip and not self.is_resuming))
+
+
+def make_resumable(trainer: Trainer) -> None:
+    """Have a trainer write whole checkpoints, and end runs that were killed before their end."""
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # no other was asked for
+        trainer.strategy.checkpoint_io = WholeCheckpointIO()
+    loop = RunFitLoop(trainer, trainer.fit_loop.min_epochs, trainer.fit_loop.max_epochs)
+    loop.epoch_loop = trainer.fit_loop.epoch_loop
+    trainer.fit_loop = loop

@@ -1,0 +1,109 @@
+"""A resumed run's logs go on where the checkpoint was taken, without a line lost or doubled."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lgrpo_lightning.cli.metrics_csv import MetricsCSV, Row, read_rows
+
+
+class Continuation(Callback):
+    """Makes up for what a run had still to do at the moment of its checkpoint.
+
+    A checkpoint is written before the figures of its optimizer step are logged and before the
+    evaluation that is due after it. A killed run leaves both undone, and Lightning takes them for
+    done. So the checkpoint says what was still to come. A resumed run begins with the rows of
+    ``metrics.csv`` up to the checkpoint, logs the step's figures, and evaluates if that was due.
+
+    Its place is after all callbacks that log and before those that write checkpoints.
+    """
+
+    def __init__(self) -> None:
+        self._evaluated = True
+        self._before: dict[str, Any] = {}
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here to the end a checkpoint finds the evaluation undone."""
+        self._evaluated = trainer.sanity_checking
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The evaluation is done."""
+        self._evaluated = True
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note how far the logs are and what is still to come."""
+        loop = trainer.fit_loop.epoch_loop
+        batches: Any = loop.batch_progress.current
+        # Between the optimizer step and the logging of its figures: in on_train_batch_end.
+        logging = batches.processed == batches.ready > batches.completed
+        ended = logging and not loop._should_accumulate()
+        evaluate = not self._evaluated
+        if ended and trainer.fit_loop._data_fetcher is not None:
+            evaluate = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+        checkpoint["lgrpo_continuation"] = {
+            "metrics": {
+                str(logger.path): logger.rows
+                for logger in trainer.loggers
+                if isinstance(logger, MetricsCSV)
+            },
+            "step": loop._batches_that_stepped,
+            "figures": _figures(trainer) if ended else {},
+            "evaluate": evaluate,
+        }
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take over what was still to come."""
+        self._before = checkpoint.get("lgrpo_continuation", {})
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Catch up with the moment of the checkpoint."""
+        before, self._before = self._before, {}
+        if not before:
+            return
+        self._copy_rows(trainer, before["metrics"])
+        if before["figures"]:
+            for logger in trainer.loggers:
+                logger.log_metrics(before["figures"], before["step"])
+                logger.save()
+        if before["evaluate"] and trainer.enable_validation:
+            _evaluate(trainer)
+
+    def _copy_rows(self, trainer: Trainer, counts: dict[str, int]) -> None:
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, MetricsCSV)]
+        if not trainer.is_global_zero or not loggers or not counts:
+            return
+        ((path, count),) = counts.items()
+        rows: list[Row] = read_rows(Path(path))[:count] if os.path.exists(path) else []
+        if len(rows) < count:
+            rank_zero_warn(
+                f"the metrics of the run that is resumed are no longer whole in {path}: "
+                f"{len(rows)} of {count} rows are there"
+            )
+        for row in rows:
+            loggers[0].log_metrics(row, row.pop("step"))
+        loggers[0].save()
+
+
+def _figures(trainer: Trainer) -> dict[str, float]:
+    """What is about to be logged of an optimizer step; nothing where it is none of every n."""
+    connector = trainer._logger_connector
+    if not connector.should_update_logs:
+        return {}
+    figures = {name: float(value) for name, value in connector.metrics["log"].items()}
+    return {**figures, "epoch": trainer.current_epoch} if figures else {}
+
+
+def _evaluate(trainer: Trainer) -> None:
+    """Evaluate as Lightning does between two training steps."""
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    loop.restarting = False
+    trainer.validating = True
+    loop.run()
+    trainer.training = True
