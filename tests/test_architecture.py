@@ -41,11 +41,14 @@ ROOMS: dict[str, set[str]] = {
     "policy": PURE,
     "rollout": PURE | {"policy"},
     "data": PURE,
+    "checkpoint_io": set(),
     **dict.fromkeys(sorted(MODULE_PARTS), PURE | LIBRARY_ROOMS | MODULE_PARTS),
     "module": PURE | LIBRARY_ROOMS | MODULE_PARTS,
     "report": set(),
     "study": PURE,
-    "cli": PURE | LIBRARY_ROOMS | {"fsdp2", "module", "preflight", "report", "study"},
+    "cli": PURE
+    | LIBRARY_ROOMS
+    | {"checkpoint_io", "fsdp2", "module", "preflight", "report", "study"},
     "__main__": {"cli"},
 }
 
@@ -58,6 +61,7 @@ LIBRARIES: dict[str, set[str]] = {
     "policy": {"torch", "transformers", "peft"},
     "rollout": {"torch", "transformers", "vllm"},
     "data": {"torch", "datasets", "lightning", "transformers", "numpy", "pyarrow", "jinja2"},
+    "checkpoint_io": {"torch", "lightning"},
     **{part: {"torch", "lightning", "transformers"} for part in [*MODULE_PARTS, "module"]},
     "report": {"yaml"},
     "study": {"torch", "transformers", "tokenizers", "jsonargparse", "yaml", "matplotlib"},

@@ -6,9 +6,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from lgrpo_lightning.checkpoint_io import WholeCheckpointIO
-
 import lgrpo_lightning.fsdp2  # noqa: F401 - so that trainer.strategy knows fsdp2
+from lgrpo_lightning.checkpoint_io import WholeCheckpointIO
 
 
 class RunTrainer(Trainer):

@@ -11,7 +11,7 @@ import yaml
 from lgrpo_callbacks import read_jsonl
 from lgrpo_lightning.cli.run_folder import (
     is_first_process,
-    last_checkpoint,
+    last_checkpoints,
     new_run_folder,
     requeued_checkpoint,
     run_folder,
@@ -116,9 +116,11 @@ def test_the_last_checkpoint_is_that_written_last(tmp_path):
         for file in () if name == "empty" else ("step=9.ckpt", "last.ckpt"):
             (folder / file).touch()
             os.utime(folder / file, (number, number))
-    assert last_checkpoint(tmp_path, "a") == tmp_path / "a" / "late" / "checkpoints" / "last.ckpt"
+    assert (
+        last_checkpoints(tmp_path, "a")[0] == tmp_path / "a" / "late" / "checkpoints" / "last.ckpt"
+    )
     with pytest.raises(ValueError, match=r"--ckpt_path last: no run in .*b has a checkpoint"):
-        last_checkpoint(tmp_path, "b")
+        last_checkpoints(tmp_path, "b")
 
 
 LOGGERS = """

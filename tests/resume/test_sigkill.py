@@ -80,7 +80,7 @@ def kill(process: int, folder: Path, delay: float | None) -> None:
     """Kill a run after its first checkpoint; without delay, while it writes a second one."""
     before = step_reached(folder)
     while step_reached(folder) == before:
-        os.kill(process, 0)  # it lives
+        os.kill(process, 0)  # fails where the run has ended by itself
         time.sleep(0.005)
     checkpoints = runs(folder, "killed")[-1] / "checkpoints"
     if delay is None:
