@@ -6,7 +6,7 @@ Legend: B problems, n completions of a problem.
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -28,8 +28,26 @@ class EvaluationRecord(TypedDict):
     file: str
 
 
+class Criterion(NamedTuple):
+    """When a completion counts as solved.
+
+    Attributes:
+        threshold: the reward from which it does.
+        reward: of which function; None for the whole reward.
+    """
+
+    threshold: float
+    reward: str | None = None
+
+    def solved(self, problem: Problem) -> list[bool | None]:
+        """Whether each of the n completions is; None where the reward did not apply."""
+        whole = problem["rewards"]
+        rewards = whole if self.reward is None else problem["reward_breakdown"][self.reward]
+        return [None if math.isnan(r) else r >= self.threshold - _ROUNDING for r in rewards]
+
+
 def evaluate_problems(
-    problems: Sequence[Problem], ks: Sequence[int], success_threshold: float, resamples: int
+    problems: Sequence[Problem], ks: Sequence[int], criterion: Criterion, resamples: int
 ) -> dict[str, float]:
     """Return the figures of an evaluation; NaN for what no completion has a value for.
 
@@ -41,13 +59,13 @@ def evaluate_problems(
     Args:
         problems: all problems of all ranks.
         ks: numbers of tries of pass@k.
-        success_threshold: the reward from which a completion counts as solved.
+        criterion: when a completion counts as solved.
         resamples: bootstrap resamples of the intervals ``pass@k_low`` and ``pass@k_high``, and of
             those of maj@k.
     """
     rewards = [reward for problem in problems for reward in problem["rewards"]]
     kept = [reward for reward in rewards if not math.isnan(reward)]
-    figures = _figures(problems, ks, success_threshold, resamples)
+    figures = _figures(problems, ks, criterion, resamples)
     figures |= {
         "reward_std": statistics.stdev(kept) if len(kept) > 1 else float("nan"),
         "unrewarded": 1 - len(kept) / len(rewards) if rewards else float("nan"),
@@ -60,13 +78,13 @@ def evaluate_problems(
         )
     for source in _distinct(problem["source"] for problem in problems):
         share = [problem for problem in problems if problem["source"] == source]
-        of_source = _figures(share, ks, success_threshold, resamples)
+        of_source = _figures(share, ks, criterion, resamples)
         figures |= {f"source/{source}/{name}": value for name, value in of_source.items()}
     return figures
 
 
 def _figures(
-    problems: Sequence[Problem], ks: Sequence[int], threshold: float, resamples: int
+    problems: Sequence[Problem], ks: Sequence[int], criterion: Criterion, resamples: int
 ) -> dict[str, float]:
     """Number of problems, mean reward, length, truncation, pass@k and maj@k."""
     figures = {
@@ -75,12 +93,14 @@ def _figures(
         "length": _mean(length for problem in problems for length in problem["lengths"]),
         "truncated": _mean(cut for problem in problems for cut in problem["truncated"]),
     }
-    samples, correct = _counts(problems, threshold)
+    solved = [criterion.solved(problem) for problem in problems]
+    samples = torch.tensor([len(row) - row.count(None) for row in solved], dtype=torch.long)
+    correct = torch.tensor([row.count(True) for row in solved], dtype=torch.long)
     for k in ks:
         enough = samples >= k
-        solved = pass_at_k(samples[enough], correct[enough], k)  # [problems with enough]
-        figures |= _with_errors(f"pass@{k}", solved, resamples)
-    return figures | _majorities(problems, ks, threshold, resamples)
+        passed = pass_at_k(samples[enough], correct[enough], k)  # [problems with enough]
+        figures |= _with_errors(f"pass@{k}", passed, resamples)
+    return figures | _majorities(problems, solved, ks, resamples)
 
 
 def _with_errors(name: str, values: Tensor, resamples: int) -> dict[str, float]:
@@ -108,24 +128,30 @@ def format_history(history: Sequence[EvaluationRecord], stage: str) -> str:
     if not records:
         return ""
     shown = records[:1] if len(records) == 1 else [records[0], records[-1]]
+    names = list(shown[-1]["metrics"])
+    if sum(name.endswith("/problems") for name in names) == 2:  # the only source is the whole
+        names = [name for name in names if "/source/" not in name]
     header = [stage, *(f"step {record['step']}" for record in shown)]
     rows = [
         [name, *(f"{record['metrics'].get(name, float('nan')):.4f}" for record in shown)]
-        for name in shown[-1]["metrics"]
+        for name in names
     ]
     return format_table(header, rows)
 
 
 def _majorities(
-    problems: Sequence[Problem], ks: Sequence[int], threshold: float, resamples: int
+    problems: Sequence[Problem],
+    solved: Sequence[Sequence[bool | None]],
+    ks: Sequence[int],
+    resamples: int,
 ) -> dict[str, float]:
     votes = [
         [
-            (answer, reward >= threshold - _ROUNDING)
-            for answer, reward in zip(problem["answers"], problem["rewards"], strict=True)
-            if not math.isnan(reward)
+            (answer, good)
+            for answer, good in zip(problem["answers"], of_problem, strict=True)
+            if good is not None
         ]
-        for problem in problems
+        for problem, of_problem in zip(problems, solved, strict=True)
         if "answers" in problem
     ]
     figures: dict[str, float] = {}
@@ -137,13 +163,6 @@ def _majorities(
         ]
         figures |= _with_errors(f"maj@{k}", torch.tensor(won), resamples)
     return figures
-
-
-def _counts(problems: Sequence[Problem], threshold: float) -> tuple[Tensor, Tensor]:
-    """Return rewarded and solved completions of every problem, both [B] long."""
-    samples = [sum(not math.isnan(r) for r in problem["rewards"]) for problem in problems]
-    correct = [sum(r >= threshold - _ROUNDING for r in problem["rewards"]) for problem in problems]
-    return torch.tensor(samples, dtype=torch.long), torch.tensor(correct, dtype=torch.long)
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -8,12 +8,18 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lgrpo_callbacks.evaluation import EvaluationRecord, evaluate_problems, format_history
+from lgrpo_callbacks.evaluation import (
+    Criterion,
+    EvaluationRecord,
+    evaluate_problems,
+    format_history,
+)
 from lgrpo_callbacks.folders import run_folder
 from lgrpo_callbacks.jsonl import write_new_jsonl
 from lgrpo_callbacks.outputs import require_keys
 from lgrpo_callbacks.problems import Problem, problems_of_batch
 from lgrpo_callbacks.ranks import data_rank, gather_objects_to_first
+from lgrpo_callbacks.validation_cadence import check_whole_steps, validate_every
 
 _KEYS = (
     "rewards",
@@ -49,9 +55,9 @@ class RewardEvaluator(Callback):
     problem; it appears whole or not at all and replaces no other file. ``history`` keeps the
     figures, also in checkpoints.
 
-    How often is the Trainer's matter: to evaluate every n optimizer steps, set
-    ``val_check_interval`` to n × ``accumulate_grad_batches`` training steps and
-    ``check_val_every_n_epoch`` to None.
+    How often is the Trainer's matter, or with ``every_n_steps`` this callback's, which then sets
+    the trainer's ``val_check_interval`` and ``check_val_every_n_epoch`` when a fit begins. How
+    completions are drawn and scored is the module's: it returns them.
 
     A sanity check over the whole validation set (``num_sanity_val_steps: -1``) counts as the
     evaluation before training, at step 0; a shorter one is ignored. Problems that a distributed
@@ -61,14 +67,18 @@ class RewardEvaluator(Callback):
         k: numbers of tries of pass@k and maj@k; a problem needs at least that many completions.
             pass@1 is always there.
         success_threshold: the reward from which a completion counts as solved.
+        solved_by: of which function in ``reward_breakdown`` that reward is, for pass@k and maj@k;
+            None for the whole reward.
+        every_n_steps: optimizer steps between two validation runs while training; None where the
+            trainer's own settings say when.
         dirname: folder for the files, under the run's folder or absolute.
         prefix: of the logged names in validation.
         test_prefix: of the logged names in test.
         bootstrap_samples: resamples of the intervals.
 
     Raises:
-        ValueError: if an argument is out of range, a key is missing or of the wrong size, or a
-            problem has fewer than max(k) completions.
+        ValueError: if an argument is out of range, a key is missing or of the wrong size, a problem
+            has fewer than max(k) completions, or the trainer has another cadence of its own.
 
     Example::
 
@@ -86,6 +96,8 @@ class RewardEvaluator(Callback):
         self,
         k: int | Sequence[int] = (1,),
         success_threshold: float = 1.0,
+        solved_by: str | None = None,
+        every_n_steps: int | None = None,
         dirname: str = "evaluations",
         prefix: str = "eval",
         test_prefix: str = "test",
@@ -101,10 +113,13 @@ class RewardEvaluator(Callback):
                 raise ValueError(f"{name} must not be empty")
         if prefix == test_prefix:
             raise ValueError(f"prefix and test_prefix must differ, both are {prefix!r}")
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ValueError(f"every_n_steps must be 1 optimizer step or more, got {every_n_steps}")
         if bootstrap_samples < 1:
             raise ValueError(f"bootstrap_samples must be 1 or more, got {bootstrap_samples}")
         self.ks = ks
-        self.success_threshold = success_threshold
+        self.criterion = Criterion(success_threshold, solved_by)
+        self.every_n_steps = every_n_steps
         self.dirname = dirname
         self.prefixes: dict[str, str] = {"validation": prefix, "test": test_prefix}
         self.bootstrap_samples = bootstrap_samples
@@ -127,8 +142,15 @@ class RewardEvaluator(Callback):
         return format_history(self.history, stage)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget the checkpoint of an earlier call."""
+        """Forget the checkpoint of an earlier call; for a fit, set the trainer's cadence."""
         self._checkpoint_step = None
+        if stage == "fit" and self.every_n_steps is not None:
+            validate_every(trainer, pl_module, self.every_n_steps)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check that optimizer steps can be counted in batches."""
+        if self.every_n_steps is not None:
+            check_whole_steps(trainer)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start an evaluation."""
@@ -175,6 +197,13 @@ class RewardEvaluator(Callback):
     def _keep(self, pl_module: LightningModule, outputs: object, step: str) -> None:
         found = require_keys(outputs, _KEYS, self, pl_module, step)
         problems = problems_of_batch(found)
+        decides, known = self.criterion.reward, found["reward_breakdown"]
+        if decides is not None and decides not in known:
+            raise ValueError(
+                f"RewardEvaluator(solved_by={decides!r}): the reward_breakdown that "
+                f"{type(pl_module).__name__}.{step} returns has no such function, only "
+                f"{', '.join(map(repr, known)) or 'none'}"
+            )
         for problem in problems:
             if len(problem["rewards"]) < self.ks[-1]:
                 raise ValueError(
@@ -213,9 +242,7 @@ class RewardEvaluator(Callback):
         problems = [problem for rank in sorted(by_rank) for problem in by_rank[rank]]
         if not problems:
             return None
-        figures = evaluate_problems(
-            problems, self.ks, self.success_threshold, self.bootstrap_samples
-        )
+        figures = evaluate_problems(problems, self.ks, self.criterion, self.bootstrap_samples)
         prefix = self.prefixes[stage]
         return EvaluationRecord(
             step=step,

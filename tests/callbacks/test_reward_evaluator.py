@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from lgrpo_callbacks import RewardEvaluator, read_jsonl
-from lgrpo_callbacks.evaluation import evaluate_problems
+from lgrpo_callbacks.evaluation import Criterion, evaluate_problems
 from tests.callbacks.boring import BoringPolicy, make_trainer
 
 
@@ -118,7 +118,7 @@ def test_unrewarded_completions_have_no_vote():
         make_problem([0.0, nan, nan, nan], answers=["a", "a", "a", "a"]),
         make_problem([1.0, 1.0, 1.0, 1.0]),  # of a set whose problems have no answers
     ]
-    figures = evaluate_problems(problems, [1, 2], success_threshold=1.0, resamples=10)
+    figures = evaluate_problems(problems, [1, 2], Criterion(1.0), resamples=10)
     assert figures["maj@2"] == 0.5  # of the first problem alone, a tie
     assert math.isnan(figures["maj@2_se"])
 
@@ -130,7 +130,7 @@ def test_unrewarded_completions_are_left_out_and_counted():
         make_problem([nan, nan, nan], source="never"),
         make_problem([1.0, nan, nan]),
     ]
-    figures = evaluate_problems(problems, [1, 2], success_threshold=1.0, resamples=10)
+    figures = evaluate_problems(problems, [1, 2], Criterion(1.0), resamples=10)
     assert figures["reward"] == pytest.approx(2 / 3)
     assert figures["unrewarded"] == pytest.approx(6 / 9)
     assert figures["pass@1"] == pytest.approx((0.5 + 1.0) / 2)
@@ -141,8 +141,28 @@ def test_unrewarded_completions_are_left_out_and_counted():
 def test_the_threshold_forgives_the_rounding_of_float32():
     almost_one = torch.nextafter(torch.tensor(1.0), torch.tensor(0.0)).item()
     assert almost_one < 1
-    figures = evaluate_problems([make_problem([almost_one])], [1], 1.0, 10)
+    figures = evaluate_problems([make_problem([almost_one])], [1], Criterion(1.0), 10)
     assert figures["pass@1"] == 1
+
+
+def test_one_function_can_decide_what_is_solved(tmp_path):
+    module = BoringPolicy(problems=7)
+    module.left_out = ()
+    found = {}
+    for name in (None, "format"):
+        evaluator = RewardEvaluator(k=2, success_threshold=0.5, solved_by=name)
+        trainer = make_trainer(tmp_path, evaluator, limit_val_batches=1.0)
+        trainer.validate(module, verbose=False)
+        found[name] = evaluator.history[0]["metrics"]
+    assert found[None]["eval/reward"] == found["format"]["eval/reward"]
+    solved = (module.eval_format[1:] >= 0.5).float()  # the first problem has no such reward
+    for k in (1, 2):
+        assert found["format"][f"eval/pass@{k}"] == pytest.approx(expected_pass_at_k(solved, k))
+    wanted = expected_majority_at_k(module.answers[1:], solved, 2)
+    assert found["format"]["eval/maj@2"] == pytest.approx(wanted)
+    trainer = make_trainer(tmp_path, RewardEvaluator(solved_by="style"), limit_val_batches=1.0)
+    with pytest.raises(ValueError, match="has no such function, only 'exact', 'format'"):
+        trainer.validate(module, verbose=False)
 
 
 def test_checkpoints_and_early_stopping_can_monitor_it(tmp_path):
@@ -327,7 +347,8 @@ def test_sizes_that_differ_from_the_rewards_are_refused(tmp_path):
     ("options", "named"),
     [
         ({"k": 0}, "k must"),
-        ({"k": []}, "k must"),
+        ({"k": [1, -1]}, "k must"),
+        ({"every_n_steps": 0}, "every_n_steps must"),
         ({"success_threshold": float("nan")}, "success_threshold must"),
         ({"dirname": ""}, "dirname must"),
         ({"prefix": "test"}, "prefix and test_prefix must differ"),
