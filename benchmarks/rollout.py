@@ -6,22 +6,23 @@ Two in C of the vocabulary's tokens end a completion, so that lengths vary as th
 
     generate        what TRL calls; gives no log-probs
     hf              this package's sampler around it, which does
-    shared_prefix   this package's default, which does, too; by CUDA graphs on CUDA
-    rows, slots     its ways of decoding without graphs: as many rows as run, or fixed slots
+    shared_prefix   this package's default, which does, too
+    graphs          its decoding by CUDA graphs
+    slots           the same without graphs
     vllm            the engine, which gets the weights anew for every rollout; not for the tiny
                     model on a CPU, whose attention heads it does not serve there
     continuous      transformers' continuous batching (`generate_batch`), its manager started anew
 
 On a CPU, one thread is used and its CPU time is counted; the contenders take turns, so that what
 else the machine does hits all of them, and medians are compared. On CUDA, wall time counts, and
-they run one after the other. Every contender has run before it is counted: on CUDA `shared_prefix`
-a whole rollout (`first rollout` is its time, the capture of graphs included), else a short one.
+they run one after the other. Every contender has run before it is counted: `graphs` a whole
+rollout (`first rollout` is its time, the capture included), the others a short one.
 
 Peak memory is what one rollout takes on top of the loaded model: on a CPU, of a process of its own;
 on CUDA, what the allocator reserves.
 
-On CUDA, the log-probs of `shared_prefix` are compared with the padded engine's besides, also for a
-7 M model in float32.
+On CUDA, the log-probs of `graphs` are compared with the padded engine's besides, also for a 7 M
+model in float32.
 
 The last line is the figures as JSON.
 
@@ -58,7 +59,7 @@ WARM_UP = 16  # tokens
 CPU = {"models": ["tiny", "7M"], "batch": 4, "prompts": [64, 512], "groups": [8, 16]}
 CPU |= {"length": 128, "repeats": 5, "contenders": ["generate", "hf", "shared_prefix"]}
 CUDA = {"models": ["0.5B"], "batch": 8, "prompts": [512], "groups": [16], "length": 512}
-CUDA |= {"repeats": 1, "contenders": ["generate", "shared_prefix", "rows", "continuous"]}
+CUDA |= {"repeats": 1, "contenders": ["generate", "graphs", "shared_prefix", "continuous"]}
 
 Figures = dict[str, Any]
 
@@ -119,7 +120,7 @@ def on_cuda(
         except Exception as error:
             yield {"contender": name, "failed": f"{type(error).__name__}: {error}"[:400]}
             continue
-        if name == "shared_prefix":
+        if name == "graphs":
             yield {"contender": name, "logprob_gap": logprob_gap(case, model)}
             small = Case("7M", 4, 64, 8, 128)
             gap = logprob_gap(small, llama("7M", device, torch.float32))
@@ -134,7 +135,7 @@ def one_on_cuda(name: str, case: Case, model: PreTrainedModel, repeats: int) -> 
     before = torch.cuda.memory_reserved(device)
     sample = contender(name, case, model)
     start = seconds(device)
-    sample(0, case.length if name == "shared_prefix" else WARM_UP)
+    sample(0, case.length if name == "graphs" else WARM_UP)
     first = seconds(device) - start
     speeds = []
     for turn in range(1, repeats + 1):
@@ -143,13 +144,13 @@ def one_on_cuda(name: str, case: Case, model: PreTrainedModel, repeats: int) -> 
         speeds.append(tokens / (seconds(device) - start))
     memory = (torch.cuda.max_memory_reserved(device) - before) / 2**20
     figures = {"tokens_per_second": statistics.median(speeds), "peak_mib": memory}
-    return figures | ({"first_rollout_seconds": first} if name == "shared_prefix" else {})
+    return figures | ({"first_rollout_seconds": first} if name == "graphs" else {})
 
 
 def logprob_gap(case: Case, model: PreTrainedModel) -> dict[str, float]:
     """Mean and largest difference of sampled log-probs from the padded engine's."""
     tokenizer = word_tokenizer(vocabulary_size(case.model))
-    sampler = SharedPrefixSampler(tokenizer, case.end_tokens())
+    sampler = SharedPrefixSampler(tokenizer, case.end_tokens(), way="graphs")
     ids = case.prompt_ids(model.device)
     mask = torch.ones_like(ids, dtype=torch.bool)
     out = sampler.sample(model, ids, mask, case.group, SamplingSettings(case.length), 0)

@@ -38,7 +38,7 @@ MODELS = {
 SAMPLERS: dict[str, Callable[[Any, list[int]], Sampler]] = {
     "hf": HuggingFaceSampler,
     "shared_prefix": SharedPrefixSampler,
-    "rows": lambda tokenizer, ends: SharedPrefixSampler(tokenizer, ends, way="rows"),
+    "graphs": lambda tokenizer, ends: SharedPrefixSampler(tokenizer, ends, way="graphs"),
     "slots": lambda tokenizer, ends: SharedPrefixSampler(tokenizer, ends, way="slots"),
     "vllm": VLLMSampler,
 }

@@ -67,7 +67,7 @@ class PolicyModule(LightningModule):
         answer_extractor: gives the answer in a completion, for maj@k; see
             :func:`~lgrpo_lightning.rewards.load_extractor`.
         needs_reference: keep what the policy was before training.
-        sampler: ``"shared_prefix"``, ``"hf"``, ``"vllm"`` or ``"auto"``, see
+        sampler: ``"shared_prefix"`` (``_graphs``), ``"hf"``, ``"vllm"`` or ``"auto"``, see
             :func:`~lgrpo_lightning.rollout.make_sampler`.
         sampler_batch_size: completions sampled at a time; None for all of a batch.
         reward_time_limit: seconds a reward function may take for one batch.

@@ -3,28 +3,31 @@
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from lgrpo_lightning.rollout.huggingface import HuggingFaceSampler
 from lgrpo_lightning.rollout.sampler import Sampler
-from lgrpo_lightning.rollout.shared_prefix import WAYS, SharedPrefixSampler
+from lgrpo_lightning.rollout.shared_prefix import SharedPrefixSampler
 from lgrpo_lightning.rollout.support import why_not_shared_prefix
 from lgrpo_lightning.rollout.vllm import VLLMSampler, check_installed
 
-SamplerName = Literal["auto", "shared_prefix", "hf", "vllm"]
+SamplerName = Literal["auto", "shared_prefix", "shared_prefix_graphs", "hf", "vllm"]
 
 
 def check_sampler(name: str) -> None:
     """Refuse a name that is none, before anything is loaded.
 
     Raises:
-        ValueError: if there is no such sampler, or its library is not installed.
+        ValueError: if there is no such sampler, or what it needs is not there.
     """
     if name not in get_args(SamplerName):
         raise ValueError(f"sampler must be one of {get_args(SamplerName)}, got {name!r}")
     if name == "vllm":
         check_installed()
+    if name == "shared_prefix_graphs" and not torch.cuda.is_available():
+        raise ValueError(f"sampler: {name} needs a CUDA device; use sampler: shared_prefix")
 
 
 def make_sampler(
@@ -38,7 +41,8 @@ def make_sampler(
 
     Args:
         name: ``"shared_prefix"``, ``"hf"`` (transformers' ``generate``), ``"vllm"``, or ``"auto"``
-            for the first of them that can serve the policy.
+            for the first of them that can serve the policy; ``"shared_prefix_graphs"`` decodes by
+            CUDA graphs.
         policy: a causal language model of transformers, or a peft model around one.
         tokenizer: the policy's.
         end_tokens: ids that end a completion.
@@ -48,6 +52,9 @@ def make_sampler(
         ValueError: if there is no such sampler, or it cannot serve the policy.
     """
     check_sampler(name)
+    device = next(policy.parameters()).device.type
+    if name == "shared_prefix_graphs" and device != "cuda":
+        raise ValueError(f"sampler: {name} needs a policy on CUDA, and it is on {device}")
     if name == "hf":
         return HuggingFaceSampler(tokenizer, end_tokens, batch_size), "hf: it was asked for"
     if name == "vllm":
@@ -55,10 +62,13 @@ def make_sampler(
         return engine, "vllm: it was asked for; the policy's weights are copied for every rollout"
     reason = why_not_shared_prefix(policy)
     if reason is None:
-        sampler = SharedPrefixSampler(tokenizer, end_tokens, batch_size)
-        how = WAYS[sampler.how(next(policy.parameters()).device)]
-        return sampler, f"shared_prefix: prompts run once, ended completions leave; decoding {how}"
+        graphs = name == "shared_prefix_graphs"
+        sampler = SharedPrefixSampler(
+            tokenizer, end_tokens, batch_size, "graphs" if graphs else "rows"
+        )
+        how = "; decoding by CUDA graphs, not yet run on a GPU" if graphs else ""
+        return sampler, f"{name}: every prompt is run once, ended completions not at all{how}"
     message = f"the shared-prefix sampler cannot run this model: {reason}"
-    if name == "shared_prefix":
+    if name != "auto":
         raise ValueError(f"{message}; use sampler: hf")
     return HuggingFaceSampler(tokenizer, end_tokens, batch_size), f"hf: {message}"

@@ -2,10 +2,10 @@
 
 In one of three ways, with the same completions but for rounding:
 
-    rows     as many rows as run, see :mod:`~lgrpo_lightning.rollout.decoding`; on a CPU
+    rows     as many rows as run, see :mod:`~lgrpo_lightning.rollout.decoding`
     graphs   fixed slots, a step of which is a CUDA graph, see
-             :mod:`~lgrpo_lightning.rollout.slots`; on a GPU
-    slots    the same without graphs, to compare
+             :mod:`~lgrpo_lightning.rollout.slots`; not yet run on a GPU
+    slots    the same without graphs, on any device; what the tests of slots run
 """
 
 import logging
@@ -33,7 +33,6 @@ from lgrpo_lightning.rollout.task import Task
 log = logging.getLogger(__name__)
 
 Way = Literal["rows", "slots", "graphs"]
-WAYS = {"rows": "row by row", "slots": "in fixed slots", "graphs": "by CUDA graphs"}
 
 
 class SharedPrefixSampler:
@@ -47,7 +46,7 @@ class SharedPrefixSampler:
         end_tokens: ids that end a completion.
         batch_size: completions sampled at a time; None for all at once. When some have ended, the
             next start in their place; what is drawn does not depend on it beyond rounding.
-        way: how to decode; None for what suits the device.
+        way: how to decode; ``"graphs"`` on CUDA only.
 
     Raises:
         ValueError: if there is no end token, or the batch size is not positive.
@@ -58,7 +57,7 @@ class SharedPrefixSampler:
         tokenizer: PreTrainedTokenizerBase,
         end_tokens: Sequence[int],
         batch_size: int | None = None,
-        way: Way | None = None,
+        way: Way = "rows",
     ) -> None:
         if not end_tokens:
             raise ValueError("end_tokens is empty, so no completion would ever end")
@@ -123,18 +122,11 @@ class SharedPrefixSampler:
             finished=done.finished[:rows].clone().view(shape[:2]),
         )
 
-    def how(self, device: torch.device) -> Way:
-        """How completions are decoded on a device."""
-        if self.way is not None:
-            return self.way
-        return "graphs" if device.type == "cuda" else "rows"
-
     def _run(self, policy: nn.Module, task: Task, settings: SamplingSettings) -> Decoding | Slots:
         """Sample all rows; the results are in attributes of what is returned."""
-        way = self.how(task.prompt_ids.device)
-        if way != "rows":
+        if self.way != "rows":
             try:
-                return self._memory.run(policy, task, repr(settings), way == "graphs")
+                return self._memory.run(policy, task, repr(settings), self.way == "graphs")
             except CannotCaptureError as error:
                 log.warning(
                     "decoding without CUDA graphs, at a fraction of the speed: %s of %s",

@@ -1,6 +1,7 @@
 """Which sampler runs, and why."""
 
 import pytest
+import torch
 
 from lgrpo_lightning.policy import LoRASettings
 from lgrpo_lightning.policy.loading import add_lora
@@ -38,3 +39,12 @@ def test_nothing_else_is_taken_instead():
         make("shared_prefix", tiny_policy("mistral", sliding_window=5))
     with pytest.raises(ValueError, match=r"sampler must be one of .*, got 'generate'"):
         make("generate", tiny_policy())
+
+
+def test_graphs_have_to_be_asked_for_and_need_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="needs a CUDA device; use sampler: shared_prefix"):
+        make("shared_prefix_graphs", tiny_policy())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ValueError, match="needs a policy on CUDA, and it is on cpu"):
+        make("shared_prefix_graphs", tiny_policy())

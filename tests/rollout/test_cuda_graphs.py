@@ -125,7 +125,7 @@ def test_graphs_give_what_row_by_row_gives(family):
 @pytest.mark.gpu
 def test_graphs_are_kept_and_follow_the_weights():
     policy = tiny_policy().cuda()
-    sampler = SharedPrefixSampler(letters(), [EOS, END], 7)
+    sampler = SharedPrefixSampler(letters(), [EOS, END], 7, "graphs")
     draw_with(sampler, policy)
     (kept,) = sampler._memory._kept.values()
     with torch.no_grad():
@@ -144,7 +144,7 @@ def test_graphs_are_kept_and_follow_the_weights():
 def test_graphs_sample_from_the_adapter():
     pytest.importorskip("peft")
     policy = add_lora(tiny_policy(), LoRASettings(r=2, alpha=4)).cuda()
-    sampler = SharedPrefixSampler(letters(), [EOS, END])
+    sampler = SharedPrefixSampler(letters(), [EOS, END], way="graphs")
     draw_with(sampler, policy)
     with torch.no_grad():
         for name, parameter in policy.named_parameters():
@@ -159,7 +159,7 @@ def test_graphs_sample_from_the_adapter():
 @pytest.mark.gpu
 def test_graphs_under_autocast_do_not_keep_old_weights():
     policy = tiny_policy().cuda()
-    sampler = SharedPrefixSampler(letters(), [EOS, END])
+    sampler = SharedPrefixSampler(letters(), [EOS, END], way="graphs")
     for _ in range(2):
         with torch.autocast("cuda", torch.bfloat16):
             out = draw_with(sampler, policy, group_size=6)
