@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lgrpo_lightning.rollout.huggingface import HuggingFaceSampler
 from lgrpo_lightning.rollout.sampler import Sampler
-from lgrpo_lightning.rollout.shared_prefix import SharedPrefixSampler
+from lgrpo_lightning.rollout.shared_prefix import SharedPrefixSampler, Way
 from lgrpo_lightning.rollout.support import why_not_shared_prefix
 from lgrpo_lightning.rollout.vllm import VLLMSampler, check_installed
 
@@ -63,11 +63,11 @@ def make_sampler(
     reason = why_not_shared_prefix(policy)
     if reason is None:
         graphs = name == "shared_prefix_graphs"
-        sampler = SharedPrefixSampler(
-            tokenizer, end_tokens, batch_size, "graphs" if graphs else "rows"
-        )
-        how = "; decoding by CUDA graphs, not yet run on a GPU" if graphs else ""
-        return sampler, f"{name}: every prompt is run once, ended completions not at all{how}"
+        way: Way = "graphs" if graphs else "rows"
+        what = "shared_prefix: every prompt is run once, ended completions not at all"
+        if graphs:
+            what = "shared_prefix_graphs: it was asked for, and has not yet been run on a GPU"
+        return SharedPrefixSampler(tokenizer, end_tokens, batch_size, way), what
     message = f"the shared-prefix sampler cannot run this model: {reason}"
     if name != "auto":
         raise ValueError(f"{message}; use sampler: hf")
