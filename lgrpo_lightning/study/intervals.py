@@ -22,6 +22,10 @@ class Estimate:
     low: float
     high: float
 
+    def within(self, lowest: float, highest: float) -> "Estimate":
+        """The interval without what a mean of bounded values cannot be; it covers as often."""
+        return Estimate(self.value, max(lowest, self.low), min(highest, self.high))
+
     def text(self, digits: int = 2, sign: bool = False) -> str:
         """For tables: ``0.79 [0.70, 0.88]``."""
         flag = "+" if sign else ""

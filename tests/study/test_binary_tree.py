@@ -90,6 +90,21 @@ def test_table_by_hand():
     overall = runs.mean_difference()  # of 0.3 and 0.1, the seeds' means over cells
     assert overall.value == pytest.approx(0.2)
     assert overall.high - overall.value == pytest.approx(12.7062 * 0.1, abs=1e-4)
+    # 1.4/3 and 0.8/3 against 1.5/3 and 0.2/3, then 0.4/3 and 0.2/3 against 0 and 0.4/3
+    sooner = runs.mean_difference(runs.averages)
+    assert sooner.value == pytest.approx((-0.1 + 0.6 + 0.4 - 0.2) / 12)
+    assert [runs.ended_well((1, -1.0), method) for method in ("GRPO", "λ-GRPO")] == [0, 1]
+    assert runs.share((1, -1.0), "λ-GRPO").high == 1.0  # as far as a share can go
+
+
+def test_a_target_that_is_lost_again_is_counted():
+    found, lost, never = [0.0, *([1.0] * 20)], [*([1.0] * 20), *([0.0] * 20)], [0.5] * 30
+    runs = TreeRuns(
+        {(1, -1.0, "GRPO"): [found, lost, never], (1, -1.0, "λ-GRPO"): [found, found, never]},
+        last_steps=2,
+        cpu_seconds=60.0,
+    )
+    assert [runs.lost(method) for method in ("GRPO", "λ-GRPO")] == [1, 0]
 
 
 def test_smoothing_looks_back_only():
@@ -108,6 +123,7 @@ def test_report(tmp_path):
     assert "| 1 | -1    | 0.20 " in text
     assert "0.7535" in text
     assert "in the mean over the cells: +0.200" in text
+    assert "Of 4 runs each, 0 with GRPO and 0 with λ-GRPO found" in text
     assert "4.0 minutes" in text
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["cells"][1]["λ-GRPO"]["value"] == pytest.approx(0.3)

@@ -2,7 +2,12 @@ import math
 
 import pytest
 
-from lgrpo_lightning.study.intervals import mean_estimate, share_estimate, student_quantile
+from lgrpo_lightning.study.intervals import (
+    Estimate,
+    mean_estimate,
+    share_estimate,
+    student_quantile,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,3 +44,8 @@ def test_wilson_by_hand():
 def test_text():
     assert share_estimate(8, 10).text() == "0.80 [0.49, 0.94]"
     assert share_estimate(8, 10).text(1, sign=True) == "+0.8 [+0.5, +0.9]"
+
+
+def test_an_interval_stays_within_what_is_possible():
+    estimate = Estimate(0.8, 0.5, 1.1).within(0, 1)
+    assert (estimate.value, estimate.low, estimate.high) == (0.8, 0.5, 1.0)
