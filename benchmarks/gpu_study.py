@@ -4,7 +4,8 @@ A Llama is pretrained on worked additions in which three of five carries are for
 methods train it from there, seed by seed and for each learning rate, with LambdaGRPO under
 Lightning's Trainer, several runs at a time on the one device. Measured: held-out pass@1 sampled at
 temperature 1, by optimizer steps; and what the process sets cost, alone on the device. What is not
-finished when the time is over is left out, and so is a seed of which one method is missing.
+finished when the time is over is left out, and so is a seed of which one method is missing. It has
+been tried on a CPU at the scale "tiny"; it has not been run on a GPU yet.
 
     python -m benchmarks.gpu_study --seconds 240
     python -m benchmarks.gpu_study --seconds 60 --scale tiny      # to try it out on a CPU
