@@ -68,8 +68,8 @@ LIBRARIES: dict[str, set[str]] = {
     "cli": {"torch", "lightning", "transformers", "jsonargparse", "lgrpo_callbacks"},
     "__main__": set(),
 }
-# matplotlib is optional there and imported only in the functions that draw.
-CALLBACK_LIBRARIES = {"torch", "torchmetrics", "lightning", "matplotlib"}
+# matplotlib and rich are optional there and imported only in the functions that draw.
+CALLBACK_LIBRARIES = {"torch", "torchmetrics", "lightning", "matplotlib", "rich"}
 
 
 def room_files(room: str) -> list[Path]:

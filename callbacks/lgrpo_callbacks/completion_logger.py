@@ -6,14 +6,15 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
+from lgrpo_callbacks.cadence import Cadence
 from lgrpo_callbacks.completion_rows import TABLE_COLUMNS, Row, completion_rows, table_cells
 from lgrpo_callbacks.history import open_history
 from lgrpo_callbacks.jsonl import append_jsonl
 from lgrpo_callbacks.outputs import require_keys
-from lgrpo_callbacks.tables import format_markdown, format_table
+from lgrpo_callbacks.tables import format_markdown
+from lgrpo_callbacks.terminal import completion_table
 
 _KEYS = ("prompts", "completions", "rewards", "advantages")
-_TEXT_WIDTH = 60  # characters of a prompt or completion in the terminal
 
 
 class CompletionLogger(Callback):
@@ -40,7 +41,7 @@ class CompletionLogger(Callback):
             in TensorBoard and Weights & Biases. The history has every step.
         max_rows: rows of a table.
         dirname: folder for the history, under the run's folder or absolute.
-        to_terminal: print the tables.
+        to_terminal: print the tables, by rich where it is installed.
 
     Raises:
         ValueError: if an argument is out of range or a key is missing or of the wrong size.
@@ -60,26 +61,23 @@ class CompletionLogger(Callback):
         dirname: str = "completions",
         to_terminal: bool = False,
     ) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be 1 optimizer step or more, got {every_n_steps}")
         if max_rows < 1:
             raise ValueError(f"max_rows must be 1 or more, got {max_rows}")
         if not dirname:
             raise ValueError("dirname must not be empty")
-        self.every_n_steps = every_n_steps
+        self._cadence = Cadence(every_n_steps)
         self.max_rows = max_rows
         self.dirname = dirname
         self.to_terminal = to_terminal
         self.folder: Path | None = None
         self._path: Path | None = None
         self._rows: list[Row] = []
-        self._seen_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the history, a new one or that of the run that is resumed."""
         self.folder, self._path = open_history(trainer, self.dirname, self.folder, self)
         self._rows = []
-        self._seen_step = trainer.global_step
+        self._cadence.start(trainer)
 
     def on_train_batch_end(
         self,
@@ -92,22 +90,18 @@ class CompletionLogger(Callback):
         """Keep a micro-batch; after the last one of an optimizer step, write."""
         found = require_keys(outputs, _KEYS, self, pl_module, "training_step")
         self._rows += completion_rows(found, trainer.global_rank)
-        # Only an optimizer step moves it; gradient accumulation needs no other bookkeeping.
-        if trainer.global_step == self._seen_step:
+        if not self._cadence.step_ended(trainer):
             return
-        # Several optimizers move it by several steps at once, so multiples may be jumped over.
-        due = trainer.global_step // self.every_n_steps > self._seen_step // self.every_n_steps
-        self._seen_step = trainer.global_step
         rows = [{"step": trainer.global_step, **row} for row in self._rows]
         self._rows = []
         if self._path is not None:
             append_jsonl(self._path, rows)
-        if trainer.is_global_zero and due:
+        if trainer.is_global_zero and self._cadence.due:
             self._show(trainer, rows[: self.max_rows])
 
     def _show(self, trainer: Trainer, rows: list[Row]) -> None:
         if self.to_terminal:
-            trainer.print("\n" + format_table(TABLE_COLUMNS, table_cells(rows, _TEXT_WIDTH)))
+            trainer.print(f"\n{completion_table(rows)}")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 table = format_markdown(TABLE_COLUMNS, table_cells(rows))

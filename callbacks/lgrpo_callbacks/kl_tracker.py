@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from lgrpo_callbacks.cadence import Cadence
 from lgrpo_callbacks.kl_controller import KLController, positive_kl_coef, set_kl_coef
 from lgrpo_callbacks.kl_terms import ESTIMATORS, kl_terms, position_name
 from lgrpo_callbacks.metrics import MaskedMeans, MeansAndWeights
@@ -94,7 +95,7 @@ class KLTracker(Callback):
         self._means = MaskedMeans([*self._names(), "loss", "completions"])
         self._suspects: list[tuple[Tensor, list[str] | None]] = []
         self._logged: set[str] = set()
-        self._seen_step = 0
+        self._cadence = Cadence()
 
     def _names(self) -> list[str]:
         names = ["ratio", "outside_clip", "entropy"]
@@ -109,7 +110,7 @@ class KLTracker(Callback):
         self._means.reset()
         self._suspects.clear()
         self._logged.clear()
-        self._seen_step = trainer.global_step
+        self._cadence.start(trainer)
         self.stop_reason = None
         if self.controller is not None:
             if self._kl_coef is not None:
@@ -129,10 +130,8 @@ class KLTracker(Callback):
         found = require_keys(outputs, _KEYS, self, pl_module, "training_step")
         self._check_reference(found, pl_module)
         self._count(found)
-        # Only an optimizer step moves it; gradient accumulation needs no other bookkeeping.
-        if trainer.global_step == self._seen_step:
+        if not self._cadence.step_ended(trainer):
             return
-        self._seen_step = trainer.global_step
         self._finish_step(trainer, pl_module)
 
     def _check_reference(self, outputs: Mapping[str, Any], pl_module: LightningModule) -> None:

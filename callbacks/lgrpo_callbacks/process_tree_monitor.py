@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lgrpo_callbacks.cadence import Cadence
 from lgrpo_callbacks.history import open_history
 from lgrpo_callbacks.images import log_image
 from lgrpo_callbacks.jsonl import append_jsonl
@@ -53,8 +54,8 @@ class ProcessTreeMonitor(Callback):
     (:class:`~lgrpo_callbacks.tree_record.Node`, one per process step, depth first) and ``leaves``
     (:class:`~lgrpo_callbacks.tree_record.Leaf`, one per completion); NaN is null. Groups whose
     rewards differ come first. The first tree of rank 0 is also drawn, as
-    ``<run>/<dirname>/step-00000000.png`` and, as ``process_tree``, in TensorBoard and Weights &
-    Biases. Files of an earlier run are left alone, and a resumed run continues its file without a
+    ``<run>/<dirname>/step-00000000.png`` and, as ``process_tree``, in the loggers that take images
+    (TensorBoard, Weights & Biases, MLflow, Comet). Files of an earlier run are left alone, and a resumed run continues its file without a
     step twice, see :func:`~lgrpo_callbacks.history.open_history`.
 
     From ``training_step`` it reads ``set_sizes`` [M, T] long, ``mask`` [M, T] bool, ``rewards``,
@@ -90,13 +91,11 @@ class ProcessTreeMonitor(Callback):
         dirname: str = "trees",
         picture: bool = True,
     ) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be 1 optimizer step or more, got {every_n_steps}")
         if max_trees < 0:
             raise ValueError(f"max_trees must be 0 or more, got {max_trees}")
         if not dirname:
             raise ValueError("dirname must not be empty")
-        self.every_n_steps = every_n_steps
+        self._cadence = Cadence(every_n_steps)
         self.max_trees = max_trees
         self.dirname = dirname
         self.picture = picture
@@ -108,7 +107,6 @@ class ProcessTreeMonitor(Callback):
         self._whole: list[Group] = []
         self._unfinished: dict[int, int] = {}
         self._due = False
-        self._seen_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start counting and open the file, a new one or that of the run that is resumed."""
@@ -118,7 +116,7 @@ class ProcessTreeMonitor(Callback):
         self._groups = GroupCollector(self._unfinished if trainer.global_step else {})
         self._whole = []
         self._due = False
-        self._seen_step = trainer.global_step
+        self._cadence.start(trainer)
         if self.max_trees:
             self.folder, self._path = open_history(trainer, self.dirname, self.folder, self)
         if self._draws and not can_draw():
@@ -147,15 +145,10 @@ class ProcessTreeMonitor(Callback):
         # Kept until the groups are whole, hence without what is not needed.
         needed = {key: found[key] for key in (*keys, "group_size") if key in found}
         self._whole += self._groups.add(needed)
-        # Only an optimizer step moves it; gradient accumulation needs no other bookkeeping.
-        if trainer.global_step == self._seen_step:
+        if not self._cadence.step_ended(trainer):
             return
         self._whole += self._groups.end_step()
-        # Several optimizers move it by several steps at once, so multiples may be jumped over.
-        self._due |= trainer.global_step // self.every_n_steps > (
-            self._seen_step // self.every_n_steps
-        )
-        self._seen_step = trainer.global_step
+        self._due |= self._cadence.due
         self._log(pl_module)
         self._write(trainer)
         self._whole = []

@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from lgrpo_callbacks.attributes import find_attribute, refuse_sharded
+from lgrpo_callbacks.cadence import Cadence
 
 
 class ReferenceSync(Callback):
@@ -53,17 +54,14 @@ class ReferenceSync(Callback):
         policy: str = "policy",
         reference: str = "reference.frozen",
     ) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be 1 optimizer step or more, got {every_n_steps}")
         if not 0 < alpha <= 1:
             raise ValueError(f"alpha must be above 0 and at most 1, got {alpha}")
-        self.every_n_steps = every_n_steps
+        self._cadence = Cadence(every_n_steps)
         self.alpha = alpha
         self.policy = policy
         self.reference = reference
         self._moved: nn.Module | None = None  # the reference, once it is no longer the initial one
         self._restored: dict[str, Tensor] | None = None
-        self._seen_step = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that there is a reference that can follow the policy."""
@@ -82,7 +80,7 @@ class ReferenceSync(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put a restored reference in its place."""
         self._moved = None
-        self._seen_step = trainer.global_step
+        self._cadence.start(trainer)
         # At step 0 nothing was restored, even if this object has served another run.
         if trainer.global_step and self._restored is not None:
             _, self._moved = self._models(pl_module)
@@ -98,10 +96,7 @@ class ReferenceSync(Callback):
         batch_idx: int,
     ) -> None:
         """After an optimizer step at which it is due, update the reference."""
-        # Several optimizers move it by several steps at once, so multiples may be jumped over.
-        due = trainer.global_step // self.every_n_steps > self._seen_step // self.every_n_steps
-        self._seen_step = trainer.global_step
-        if due:
+        if self._cadence.step_ended(trainer) and self._cadence.due:
             policy, self._moved = self._models(pl_module)
             move_towards(self._moved, policy, self.alpha)
 

@@ -1,4 +1,5 @@
 import shutil
+import sys
 
 import pytest
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -7,6 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lgrpo_callbacks import CompletionLogger, read_jsonl
 from lgrpo_callbacks.tables import format_markdown, format_table, shorten
+from lgrpo_callbacks.terminal import completion_table
 from tests.callbacks.boring import BoringPolicy, FakeWandbLogger, make_trainer
 
 
@@ -104,7 +106,8 @@ def test_a_resumed_run_whose_history_is_gone_says_so(tmp_path):
     assert [row["step"] for row in history(tmp_path / "completions")] == [3, 3, 4, 4]
 
 
-def test_a_table_is_printed_at_its_cadence_when_asked(tmp_path, capsys):
+def test_a_table_is_printed_at_its_cadence_when_asked(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rich.table", None)  # plain text, as without rich
     module = BoringPolicy(rows=8, batch_size=2)
     logger = CompletionLogger(every_n_steps=3, max_rows=1, to_terminal=True)
     make_trainer(tmp_path, logger).fit(module)
@@ -115,6 +118,16 @@ def test_a_table_is_printed_at_its_cadence_when_asked(tmp_path, capsys):
     assert lines[1].split()[:3] == ["3", "1", f"{module.rewards[4]:.3f}"]
     assert lines[1].endswith("prompt 4  completion 4 second line")
     assert len(lines) == 2
+
+
+def test_with_rich_texts_are_wrapped_and_brackets_are_text(monkeypatch):
+    pytest.importorskip("rich")
+    monkeypatch.setenv("COLUMNS", "90")
+    row = {"step": 3, "reward": 1.0, "advantage": 0.5, "prompt": "p", "completion": "[red]" * 50}
+    lines = completion_table([row]).splitlines()
+    assert max(map(len, lines)) <= 90
+    text = "".join(line.split("│")[-2].strip() for line in lines if line.startswith("│"))
+    assert text == "[red]" * 50
 
 
 def test_nothing_is_printed_unless_asked(tmp_path, capsys):

@@ -2,14 +2,16 @@ import csv
 import json
 import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CometLogger, CSVLogger, MLFlowLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lgrpo_callbacks import ProcessTreeMonitor, read_jsonl
+from lgrpo_callbacks.images import log_image
 from tests.callbacks.boring import FakeWandbLogger, make_trainer
 from tests.callbacks.trees import GROUP_SIZE, ROWS, TreePolicy, tree_figures
 
@@ -216,6 +218,26 @@ def test_pictures_go_to_tensorboard_and_wandb(tmp_path):
     assert images[0].encoded_image_string[16:24] == size
     assert wandb.images[0] == ("process_tree", [str(path)], 2)
     assert len(wandb.images) == 2
+
+
+def test_pictures_go_to_mlflow_and_comet(tmp_path, monkeypatch):
+    seen = []
+
+    def client(*methods):
+        return SimpleNamespace(
+            **{name: lambda *given, **named: seen.append((*given, named)) for name in methods}
+        )
+
+    mlflow, comet = MLFlowLogger.__new__(MLFlowLogger), CometLogger.__new__(CometLogger)
+    monkeypatch.setattr(MLFlowLogger, "experiment", client("log_artifact"))
+    monkeypatch.setattr(MLFlowLogger, "run_id", "run")
+    monkeypatch.setattr(CometLogger, "experiment", client("log_image"))
+    path = tmp_path / "tree.png"
+    log_image(SimpleNamespace(loggers=[mlflow, comet], global_step=3), "process_tree", path)
+    assert seen == [
+        ("run", str(path), "process_tree", {}),
+        (str(path), {"name": "process_tree", "step": 3}),
+    ]
 
 
 def test_without_matplotlib_data_is_written_and_one_line_says_so(tmp_path, monkeypatch):
