@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -16,7 +15,13 @@ from lgrpo_lightning.objective.denominators import Aggregation
 from lgrpo_lightning.optimization import default_optimizer, optimization
 from lgrpo_lightning.policy import Engine, PolicySettings, resolve_engine
 from lgrpo_lightning.policy_module import OnRewardError, PolicyModule
-from lgrpo_lightning.preflight import check_batch, check_loader, check_steps, check_training
+from lgrpo_lightning.preflight import (
+    check_batch,
+    check_rows,
+    check_steps,
+    check_training,
+    spare_prompts,
+)
 from lgrpo_lightning.resampling import DynamicSampling
 from lgrpo_lightning.resuming import CurrentRollout
 from lgrpo_lightning.rewards import ExtractorLike, RewardLike
@@ -65,6 +70,9 @@ class LambdaGRPO(PolicyModule):
         mask_truncated: leave completions that hit ``max_new_tokens`` out of the loss.
         engine: ``"tree"`` runs the model on each shared token once, ``"padded"`` on every
             completion by itself, ``"auto"`` takes the tree where the model is supported.
+        max_tokens_per_row: unique tokens, prompts included, that the tree engine packs into one
+            row; a micro-batch of more becomes several rows. None for one row each.
+        entropy: also compute the policy's entropy at every completion token, for the logs.
         sampler: what draws completions: ``"shared_prefix"`` runs every prompt once, ``"hf"`` is
             transformers' ``generate``, ``"vllm"`` an engine of its own; ``"auto"`` takes the first
             that can serve the policy.
@@ -101,6 +109,8 @@ class LambdaGRPO(PolicyModule):
         advantage_scale: AdvantageScale = "group",
         mask_truncated: bool = False,
         engine: Engine | Literal["auto"] = "auto",
+        max_tokens_per_row: int | None = None,
+        entropy: bool = True,
         sampler: SamplerName = "auto",
         sampler_batch_size: int | None = None,
         reward_time_limit: float = 60.0,
@@ -140,6 +150,7 @@ class LambdaGRPO(PolicyModule):
         self.dynamic_sampling = coerced_or_none(DynamicSampling, dynamic_sampling)
         self.importance_cap = importance_cap
         self.wanted_engine: Engine | Literal["auto"] = engine
+        self.scorer = Scorer(self.sampling.temperature, max_tokens_per_row, entropy)
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self._step_log = StepLog(self)
@@ -152,7 +163,8 @@ class LambdaGRPO(PolicyModule):
             ValueError: if prompts, rewards, sampling and the rollout's cut do not fit together.
         """
         super().setup(stage)
-        self.allowed_tokens = self.sampling.allowed_ids(self.tokenizer)
+        allowed = self.sampling.allowed_ids(self.tokenizer)
+        self.scorer = replace(self.scorer, allowed_tokens=allowed)
 
     def prompt_sets(
         self, data: PromptGroupDataModule, stage: str
@@ -161,8 +173,11 @@ class LambdaGRPO(PolicyModule):
         sets = super().prompt_sets(data, stage)
         if stage != "fit" or data.train_set is None:
             return sets
-        resolve_engine(self.policy_settings.load_config(), self.wanted_engine)
-        log.info(self.schedule(data.prompts_per_rollout).describe())
+        engine, _ = resolve_engine(self.policy_settings.load_config(), self.wanted_engine)
+        schedule = self.schedule(data.prompts_per_rollout)
+        log.info(schedule.describe())
+        most = schedule.most_of_a_group * self.sampling.max_new_tokens
+        check_rows(self.scorer.max_tokens_per_row, engine, data.train_set, self.encoder, most)
         return {"sampling": (data.train_set, self.sampling), **sets}
 
     def configure_model(self) -> None:
@@ -170,8 +185,9 @@ class LambdaGRPO(PolicyModule):
         first = self.policy is None
         super().configure_model()
         if first:
-            self.engine, reason = resolve_engine(self.loaded_policy, self.wanted_engine)
-            log.info("engine: %s (%s)", self.engine, reason)
+            engine, reason = resolve_engine(self.loaded_policy, self.wanted_engine)
+            self.scorer = replace(self.scorer, engine=engine)
+            log.info("engine: %s (%s)", engine, reason)
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union
         """The optimizer over the trainable parameters, the scheduler stepped every step."""
@@ -214,16 +230,14 @@ class LambdaGRPO(PolicyModule):
             self.collector([self.runner]),
             self.rules,
             self.sampling,
-            self._scorer,
+            self.scorer,
             self.gathered,
             self.global_rank,
             self.dynamic_sampling,
         )
         spare = None
         if self.dynamic_sampling is not None:
-            spare = partial(
-                check_loader(self.trainer.train_dataloader).spare, batch.epoch, batch.rollout
-            )
+            spare = spare_prompts(self.trainer.train_dataloader, batch)
         seed = self.place_seed("rollout", batch.epoch, batch.rollout)
         with self.trainer.precision_plugin.forward_context():
             self._current.rollout, totals = maker.make(
@@ -231,42 +245,32 @@ class LambdaGRPO(PolicyModule):
             )
         self._step_log.rollout(totals)
 
-    @property
-    def _scorer(self) -> Scorer:
-        return Scorer(self.engine, self.sampling.temperature, self.allowed_tokens)
-
     def training_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
         """The loss of one micro-batch, and what callbacks read of it.
 
         Returns:
             ``loss`` and, detached, ``logprobs``, ``old_logprobs``, ``ref_logprobs`` (or None),
-            ``mask``, ``set_sizes``, ``completion_ids`` [M, T]; ``advantages``, ``rewards``,
-            ``truncated``, ``lengths``, ``group`` [M]; ``reward_breakdown`` {name: [M]};
-            ``prompts``, ``completions``, ``token_texts``, M each; ``group_size``; ``kl_coef``.
+            ``entropy`` (where it is on), ``mask``, ``set_sizes``, ``completion_ids`` [M, T];
+            ``advantages``, ``rewards``, ``truncated``, ``lengths``, ``group`` [M];
+            ``reward_breakdown`` {name: [M]}; ``prompts``, ``completions``, ``token_texts`` (M);
+            ``group_size``; ``kl_coef``.
         """
         rollout = self._current.rollout
         assert rollout is not None, "on_train_batch_start makes the rollout"
         schedule = self.schedule(len(rollout.prompts))
         micro = rollout.micro_batch(batch.step)
         # Seeded by place, so that dropout in an adapter is the same after a resume.
-        with seeded(
-            self.place_seed("dropout", batch.epoch, batch.rollout, batch.step), self.device
-        ):
-            logprobs = self._scorer(
-                self.loaded_policy,
-                rollout.prompt_ids,
-                rollout.prompt_mask,
-                micro.completion_ids,
-                micro.completion_mask,
-                micro.groups,
-            )
+        seed = self.place_seed("dropout", batch.epoch, batch.rollout, batch.step)
+        with seeded(seed, self.device):
+            scores = self.scorer.update(self.loaded_policy, rollout, micro)
+        logprobs, extra = scores.logprobs, scores.extra
         old = logprobs.detach() if micro.old_logprobs is None else micro.old_logprobs
         outputs = self.loss(micro.loss_inputs(logprobs, old, self.importance_cap))
         # Lightning divides by the accumulated micro-batches, so with this factor every optimizer
         # step has the scale of the whole rollout's loss, however it is cut.
         loss = outputs.loss * schedule.num_micro_batches
         gap = mismatch(old, micro.sampler_logprobs, micro.loss_mask, self.importance_cap)
-        self._step_log.micro_batch(loss, outputs.metrics | gap)
+        self._step_log.micro_batch(loss, outputs.metrics | gap, extra, micro.loss_mask)
         if (batch.step + 1) % schedule.accumulate == 0 or self.trainer.is_last_batch:
             self._step_log.flush(len(batch.prompts))
         return {
@@ -275,6 +279,7 @@ class LambdaGRPO(PolicyModule):
             "old_logprobs": old,
             "kl_coef": self.loss.kl_coef,
             "token_texts": TokenTexts(micro.completion_ids, micro.completion_mask, self.tokenizer),
+            **extra,
             **micro.observables(),
         }
 

@@ -1,9 +1,13 @@
 """Checks that find a user's mistake before the first expensive step."""
 
+from collections.abc import Callable
+from functools import partial
+
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
 from transformers import PretrainedConfig
 
 from lgrpo_lightning.data import PromptBatch, PromptEncoder, PromptLoader, PromptSet
+from lgrpo_lightning.policy import Engine
 from lgrpo_lightning.rewards import RewardRunner
 from lgrpo_lightning.schedule import RolloutSchedule
 
@@ -58,6 +62,42 @@ def check_prompts(
         )
 
 
+def check_rows(
+    max_tokens_per_row: int | None,
+    engine: Engine,
+    prompts: PromptSet,
+    encoder: PromptEncoder,
+    completion_tokens: int,
+) -> None:
+    """Refuse rows that a group might not fit into.
+
+    Args:
+        max_tokens_per_row: the tree engine's budget; None for no bound.
+        engine: the one that will be used.
+        prompts: what completions are drawn for.
+        encoder: turns prompts into tokens.
+        completion_tokens: the most that the completions of one group in a micro-batch can have.
+
+    Raises:
+        ValueError: naming the largest group there can be and what to change.
+    """
+    if max_tokens_per_row is None:
+        return
+    if engine != "tree":
+        raise ValueError(
+            f"max_tokens_per_row is {max_tokens_per_row}, but only the tree engine packs rows and "
+            f"this run uses the {engine} one; set max_tokens_per_row to null"
+        )
+    prompt = max(encoder.lengths(prompts.prompts))
+    if prompt + completion_tokens > max_tokens_per_row:
+        raise ValueError(
+            f"max_tokens_per_row is {max_tokens_per_row}, but a group may come to "
+            f"{prompt + completion_tokens} unique tokens: {prompt} of the longest prompt and "
+            f"{completion_tokens} of its completions in a micro-batch if they share nothing. Set "
+            "it to that or to null, or lower micro_batch_size or sampling.max_new_tokens"
+        )
+
+
 def check_rewards(prompts: PromptSet, runner: RewardRunner) -> None:
     """Have every reward function look at the columns it will be given.
 
@@ -108,8 +148,8 @@ def check_training(
         )
 
 
-def check_loader(loader: object) -> PromptLoader:
-    """Refuse loaders that dynamic sampling cannot draw other prompts from.
+def spare_prompts(loader: object, batch: PromptBatch) -> Callable[[int, int], PromptBatch]:
+    """What dynamic sampling draws other prompts of a batch's rollout from: (round, how many).
 
     Raises:
         ValueError: naming what is there instead.
@@ -119,7 +159,7 @@ def check_loader(loader: object) -> PromptLoader:
             f"dynamic_sampling draws other prompts from a PromptLoader, but the training loader "
             f"is {type(loader).__name__}; use PromptGroupDataModule, or leave dynamic_sampling out"
         )
-    return loader
+    return partial(loader.spare, batch.epoch, batch.rollout)
 
 
 def check_batch(batch: object) -> PromptBatch:

@@ -55,6 +55,11 @@ class RolloutSchedule:
         return self.num_completions // (self.micro_batch_size or self.num_completions)
 
     @property
+    def most_of_a_group(self) -> int:
+        """Completions of one group that a micro-batch holds at most."""
+        return min(self.group_size, self.num_completions // self.num_micro_batches)
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """B, G and the number of micro-batches."""
         return self.num_prompts, self.group_size, self.num_micro_batches

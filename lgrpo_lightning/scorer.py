@@ -1,11 +1,14 @@
 """Log-probs of a rollout's completions with the settings of the run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from lgrpo_lightning.policy import Engine, row_logprobs
+from lgrpo_lightning.policy import Engine, row_scores
+from lgrpo_lightning.policy.scores import TokenScores
+from lgrpo_lightning.rollout import Rollout
+from lgrpo_lightning.rollout.record import MicroBatch
 
 
 @dataclass(frozen=True)
@@ -13,14 +16,18 @@ class Scorer:
     """Computes log-probs of the distribution that is sampled from.
 
     Args:
-        engine: how the model is run.
         temperature: τ of sampling.
+        max_tokens_per_row: see :func:`~lgrpo_lightning.policy.row_scores`.
+        entropy: also compute entropies in updates.
+        engine: how the model is run.
         allowed_tokens: ids of the tokens that can be drawn; None for all.
     """
 
-    engine: Engine
     temperature: float
-    allowed_tokens: list[int] | None
+    max_tokens_per_row: int | None = None
+    entropy: bool = False
+    engine: Engine = "tree"
+    allowed_tokens: list[int] | None = None
 
     def __call__(
         self,
@@ -30,9 +37,9 @@ class Scorer:
         completion_ids: Tensor,
         completion_mask: Tensor,
         groups: Tensor,
-    ) -> Tensor:
-        """[M, T], see :func:`~lgrpo_lightning.policy.row_logprobs`."""
-        return row_logprobs(
+    ) -> TokenScores:
+        """[M, T], see :func:`~lgrpo_lightning.policy.row_scores`."""
+        return row_scores(
             model,
             prompt_ids,
             prompt_mask,
@@ -42,6 +49,19 @@ class Scorer:
             self.temperature,
             self.engine,
             self.allowed_tokens,
+            self.max_tokens_per_row,
+            self.entropy,
+        )
+
+    def update(self, policy: nn.Module, rollout: Rollout, micro: MicroBatch) -> TokenScores:
+        """[M, T], with gradient, of one micro-batch of a rollout."""
+        return self(
+            policy,
+            rollout.prompt_ids,
+            rollout.prompt_mask,
+            micro.completion_ids,
+            micro.completion_mask,
+            micro.groups,
         )
 
     @torch.no_grad()
@@ -71,8 +91,9 @@ class Scorer:
         groups = micro_batches // completion_ids.shape[1]
         training = model.training
         model.eval()  # without dropout, as when sampling
+        alone = replace(self, entropy=False)
         parts = [
-            self(model, prompt_ids, prompt_mask, ids[rows], mask[rows], of)
+            alone(model, prompt_ids, prompt_mask, ids[rows], mask[rows], of).logprobs
             for rows, of in zip(micro_batches, groups, strict=True)
         ]
         model.train(training)

@@ -41,11 +41,21 @@ class StepLog:
         """Note the figures of a new rollout."""
         self.rollout_figures = self._reduced(totals)
 
-    def micro_batch(self, loss: Tensor, metrics: dict[str, Tensor]) -> None:
-        """Add a micro-batch: its loss, and sums over its tokens, whose number is ``tokens``."""
+    def micro_batch(
+        self, loss: Tensor, metrics: dict[str, Tensor], by_token: dict[str, Tensor], mask: Tensor
+    ) -> None:
+        """Add a micro-batch.
+
+        Args:
+            loss: of the micro-batch.
+            metrics: sums over its tokens, whose number is ``tokens``.
+            by_token: [M, T], figures of which those under the mask are summed.
+            mask: [M, T] bool, those tokens.
+        """
         tokens = metrics["tokens"]
         one = torch.ones_like(tokens)
-        totals = {name: (value, tokens) for name, value in metrics.items()}
+        summed = {name: values.where(mask, 0.0).sum() for name, values in by_token.items()}
+        totals = {name: (value, tokens) for name, value in (metrics | summed).items()}
         totals |= {"tokens": (tokens, one), "loss": (loss.detach(), one)}
         for name, (total, count) in totals.items():
             before = self._step.get(name, (0.0, 0.0))

@@ -42,6 +42,11 @@ class TokenScores:
     logprobs: Tensor
     entropy: Tensor | None
 
+    @property
+    def extra(self) -> dict[str, Tensor]:
+        """What was asked for besides log-probs, by name."""
+        return {} if self.entropy is None else {"entropy": self.entropy}
+
 
 def token_scores(
     model: nn.Module,

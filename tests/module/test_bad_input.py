@@ -89,6 +89,17 @@ def fit(folder, module, data=None, **options):
         ),
         ({"engine": "fast"}, {}, "engine must be 'auto', 'tree' or 'padded', got 'fast'"),
         (
+            {"max_tokens_per_row": 15},
+            {},
+            "max_tokens_per_row is 15, but a group may come to 18 unique tokens: 8 of the longest "
+            "prompt and 10 of its completions",
+        ),
+        (
+            {"max_tokens_per_row": 100, "engine": "padded"},
+            {},
+            "only the tree engine packs rows and this run uses the padded one",
+        ),
+        (
             {"sampling": SamplingSettings(max_new_tokens=125)},
             {},
             r"row \d of memory has \d prompt tokens; with sampling.max_new_tokens 125 that "

@@ -49,7 +49,16 @@ def run(tmp_path_factory):
 
 
 TRAINING_KEYS = {
-    *("loss", "logprobs", "old_logprobs", "ref_logprobs", "mask", "set_sizes", "completion_ids"),
+    *(
+        "loss",
+        "logprobs",
+        "old_logprobs",
+        "ref_logprobs",
+        "entropy",
+        "mask",
+        "set_sizes",
+        "completion_ids",
+    ),
     *("advantages", "rewards", "truncated", "lengths", "group", "group_size", "kl_coef"),
     *("reward_breakdown", "prompts", "completions", "token_texts"),
 }
@@ -66,11 +75,11 @@ def test_training_steps_return_what_the_contract_says(run):
         rows = len(output["lengths"])
         length = int(output["lengths"].max())
         assert rows == ROWS_OF_STEP
-        for name in ("logprobs", "old_logprobs", "ref_logprobs"):
+        for name in ("logprobs", "old_logprobs", "ref_logprobs", "entropy"):
             assert output[name].shape == (rows, length)
             assert output[name].dtype == torch.float32
             assert (output[name][~output["mask"]] == 0).all()
-            assert (output[name] <= 0).all()
+            assert ((output[name] >= 0) if name == "entropy" else (output[name] <= 0)).all()
         assert output["mask"].shape == output["set_sizes"].shape == (rows, length)
         assert output["mask"].dtype == output["truncated"].dtype == torch.bool
         assert output["set_sizes"].dtype == output["lengths"].dtype == torch.long
@@ -85,6 +94,24 @@ def test_training_steps_return_what_the_contract_says(run):
         assert all(isinstance(text, str) for text in output["completions"])
         tensors = [value for value in output.values() if isinstance(value, torch.Tensor)]
         assert not any(value.requires_grad for value in tensors)
+
+
+def test_the_logged_entropy_is_that_of_the_callback(run):
+    folder, _, recorder = run
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["train/entropy"]]
+    for row, output in zip(rows, recorder.outputs, strict=True):
+        mean = float(output["entropy"][output["mask"]].mean())
+        assert float(row["train/entropy"]) == pytest.approx(mean, rel=1e-5)
+        assert float(row["kl/entropy"]) == pytest.approx(float(row["train/entropy"]), rel=1e-5)
+
+
+def test_entropy_can_be_left_out(tmp_path):
+    recorder = Recorder()
+    trainer = make_trainer(tmp_path, max_steps=1, callbacks=[recorder, KLTracker()])
+    trainer.fit(make_module(entropy=False), datamodule=make_data())
+    assert "entropy" not in recorder.outputs[0]
+    assert "train/entropy" not in trainer.callback_metrics
 
 
 def test_micro_batches_make_up_the_rollout(run):
