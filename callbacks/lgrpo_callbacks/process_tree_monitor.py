@@ -55,8 +55,9 @@ class ProcessTreeMonitor(Callback):
     (:class:`~lgrpo_callbacks.tree_record.Leaf`, one per completion); NaN is null. Groups whose
     rewards differ come first. The first tree of rank 0 is also drawn, as
     ``<run>/<dirname>/step-00000000.png`` and, as ``process_tree``, in the loggers that take images
-    (TensorBoard, Weights & Biases, MLflow, Comet). Files of an earlier run are left alone, and a resumed run continues its file without a
-    step twice, see :func:`~lgrpo_callbacks.history.open_history`.
+    (TensorBoard, Weights & Biases, MLflow, Comet). Files of an earlier run are left alone, and a
+    resumed run continues its file without a step twice, see
+    :func:`~lgrpo_callbacks.history.open_history`.
 
     From ``training_step`` it reads ``set_sizes`` [M, T] long, ``mask`` [M, T] bool, ``rewards``,
     ``advantages`` [M] and ``group`` [M] long, which prompt of its rollout each completion is for;

@@ -14,7 +14,7 @@ class CurveTable(TypedDict):
     """Columns with values at the same optimizer steps.
 
     ``x`` counts optimizer steps done: 0 is before training, 1 after the first. A value that is not
-    finite is None.
+    finite is None: a gap.
     """
 
     x: list[int]
@@ -36,9 +36,6 @@ def read_curves(
         notes.append("metrics.csv is missing: no curves. Lightning's CSVLogger writes it.")
         return []
     columns = _read_columns(path, evaluated, notes)
-    bad = sorted(name for name, points in columns.items() if None in points.values())
-    if bad:
-        notes.append(f"metrics.csv: values that are not finite numbers in {', '.join(bad)}.")
     return _thin(_tables(columns), max_numbers, notes)
 
 
@@ -48,6 +45,7 @@ def _read_columns(
     """Read {column: {optimizer step: value}}; of two values for a step the later one counts."""
     columns: dict[str, dict[int, float | None]] = {}
     damaged = 0
+    bad: set[str] = set()
     for row in _rows(path, notes):
         step = _number(row.get("step", ""))
         if step is None or None in row or None in row.values():
@@ -56,9 +54,15 @@ def _read_columns(
         names = [name for name, cell in row.items() if cell and name not in ("step", "epoch")]
         x = _steps_done(int(step), bool(row.get("epoch")), names, evaluated)
         for name in names:
-            columns.setdefault(name, {})[x] = _number(row[name])
+            value = _number(row[name])
+            columns.setdefault(name, {})[x] = value
+            # Callbacks log NaN for a step that has nothing to measure, which is nothing bad.
+            if value is None and row[name].lower() != "nan":
+                bad.add(name)
     if damaged:
         notes.append(f"metrics.csv: {damaged} damaged row(s) left out.")
+    if bad:
+        notes.append(f"metrics.csv: values that are no numbers in {', '.join(sorted(bad))}.")
     return columns
 
 

@@ -58,6 +58,20 @@ def test_everything_is_drawn_and_fits(open_page, report, width, colour_scheme):
     assert background == ("rgb(255, 255, 255)" if colour_scheme == "light" else "rgb(20, 21, 23)")
 
 
+def test_several_evaluation_sets_have_a_chart_of_their_own(open_page, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    sets = ("aime24", "math500")
+    header = ",".join(f"eval/source/{name}/pass@1" for name in sets)
+    (run / "metrics.csv").write_text(f"epoch,step,{header}\n0,9,0.1,0.5\n0,19,0.2,0.7\n")
+    page = open_page(write_report([run]))
+    chart = page.locator(".chart", has_text="Evaluation sets")
+    assert [chart.get_by_text(name).count() for name in sets] == [1, 1]
+    chart.locator(".plot").focus()
+    page.keyboard.press("End")
+    assert chart.locator("[aria-live]").text_content() == "step 20: aime24 0.20, math500 0.70"
+
+
 def test_a_chart_reads_values_by_keyboard(open_page, report):
     page = open_page(report)
     chart = page.locator(".chart").first

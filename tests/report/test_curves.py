@@ -44,10 +44,13 @@ def test_columns_with_the_same_steps_share_a_table(tmp_path):
     assert sorted(sorted(table["y"]) for table in tables) == [["a", "b"], ["c"]]
 
 
-def test_values_that_are_no_numbers_are_gaps_and_named(tmp_path):
-    found, notes = curves(tmp_path, "epoch,step,a\n0,0,1\n0,1,nan\n0,2,inf\n0,3,x\n")
-    assert found["a"] == ([1, 2, 3, 4], [1, None, None, None])
-    assert notes == ["metrics.csv: values that are not finite numbers in a."]
+def test_values_that_are_no_numbers_are_gaps_and_named_but_nan(tmp_path):
+    text = "epoch,step,a,b,c\n0,0,1,nan,inf\n0,1,nan,2,3\n0,2,x,3,4\n"
+    found, notes = curves(tmp_path, text)
+    assert found["a"] == ([1, 2, 3], [1, None, None])
+    assert found["b"] == ([1, 2, 3], [None, 2, 3])
+    assert found["c"] == ([1, 2, 3], [None, 3, 4])
+    assert notes == ["metrics.csv: values that are no numbers in a, c."]
 
 
 def test_damaged_rows_are_left_out_and_said(tmp_path):

@@ -73,7 +73,7 @@ function buildCharts(view, charts, names) {
   for (const panel of PANELS) {
     const curves = curvesOfPanel(panel);
     if (!curves.length) {
-      missing.push(`${panel.title} (${panel.missing})`);
+      if (panel.missing) missing.push(`${panel.title} (${panel.missing})`);
       continue;
     }
     const chart = new Chart(panel.title, panel.unit, view);

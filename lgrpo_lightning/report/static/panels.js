@@ -12,7 +12,9 @@ const PANELS = [
     ],
     missing: "train/reward, eval/reward",
   },
-  { title: "pass@k", unit: "share of problems, with 95 % interval", pattern: /^eval\/((?:pass|maj)@\d+)$/, missing: "eval/pass@k of RewardEvaluator" },
+  { title: "pass@k", unit: "share of problems, with 95 % interval", pattern: /^eval\/((?:pass|maj)@\d+)$/, column: (label) => `eval/${label}`, missing: "eval/pass@k of RewardEvaluator" },
+  // Of a single set it would say what pass@k says.
+  { title: "Evaluation sets", unit: "pass@1", pattern: /^eval\/source\/(.+)\/pass@1$/, column: (label) => `eval/source/${label}/pass@1`, atLeast: 2 },
   {
     title: "KL to the reference",
     unit: "nats per token",
@@ -48,23 +50,25 @@ const PANELS = [
     missing: "train/intermediate_proportion",
   },
 ];
-const DASHES = [[], [7, 4], [2, 3], [10, 3, 2, 3]];
+const DASHES = [[], [7, 4], [2, 3], [10, 3, 2, 3], [14, 5], [5, 2, 2, 2, 2, 2]];
 
 /** All curves of a panel: [{run, label, x, y, points, dash, low, high}]. */
 function curvesOfPanel(panel) {
   const curves = [];
-  const labels = panel.pattern ? labelsOfPattern(panel.pattern) : [];
+  const all = panel.pattern ? labelsOfPattern(panel.pattern) : [];
+  const labels = all.length >= (panel.atLeast ?? 1) ? all : [];
   runs.forEach((run, place) => {
     for (const line of panel.lines ?? []) {
       const found = line.columns.map((name) => column(run, name)).find((data) => data !== null);
       if (found) curves.push({ run: place, label: line.label, points: Boolean(line.points), dash: [], ...found });
     }
     labels.forEach((label, number) => {
-      const found = column(run, `eval/${label}`);
+      const name = panel.column(label);
+      const found = column(run, name);
       if (!found) return;
       curves.push({
         run: place, label, points: true, dash: DASHES[number % DASHES.length], ...found,
-        low: column(run, `eval/${label}_low`), high: column(run, `eval/${label}_high`),
+        low: column(run, `${name}_low`), high: column(run, `${name}_high`),
       });
     });
   });
@@ -73,8 +77,8 @@ function curvesOfPanel(panel) {
 
 function labelsOfPattern(pattern) {
   const labels = columnNames().map((name) => pattern.exec(name)?.[1]).filter(Boolean);
-  const rank = (label) => (label.startsWith("pass") ? 0 : 1e6) + Number(label.split("@")[1]);
-  return labels.sort((a, b) => rank(a) - rank(b));
+  const rank = (label) => (label.startsWith("pass") ? 0 : 1e6) + (Number(label.split("@")[1]) || 0);
+  return labels.sort((a, b) => rank(a) - rank(b) || a.localeCompare(b));
 }
 
 /** The curves of one column, whatever it is. */
