@@ -51,6 +51,7 @@ TEST = [
 EXTRAS_REQUIRE = {
     "lora": LORA,
     "plots": PLOTS,
+    "4bit": [*LORA, "bitsandbytes>=0.45"],  # frozen weights in 4 bits under an adapter
     "vllm": ["vllm"],  # a faster sampler
     "wandb": ["wandb"],  # logging to Weights & Biases
     "test": TEST,

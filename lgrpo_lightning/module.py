@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -144,15 +145,14 @@ class LambdaGRPO(PolicyModule):
         self.rules = GroupRules(
             aggregation, self.sampling.max_new_tokens, advantage_scale, mask_truncated
         )
-        self.group_size = group_size
-        self.micro_batch_size = micro_batch_size
+        self.group_size, self.micro_batch_size = group_size, micro_batch_size
         self.num_iterations = num_iterations
         self.dynamic_sampling = coerced_or_none(DynamicSampling, dynamic_sampling)
         self.importance_cap = importance_cap
-        self.wanted_engine: Engine | Literal["auto"] = engine
+        compiled = self.policy_settings.compile
+        self._engine_for = partial(resolve_engine, engine=engine, compiled=compiled)
         self.scorer = Scorer(self.sampling.temperature, max_tokens_per_row, entropy)
-        self.optimizer = optimizer
-        self.lr_scheduler = lr_scheduler
+        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self._step_log = StepLog(self)
         self._current = CurrentRollout(self._step_log)
 
@@ -173,7 +173,7 @@ class LambdaGRPO(PolicyModule):
         sets = super().prompt_sets(data, stage)
         if stage != "fit" or data.train_set is None:
             return sets
-        engine, _ = resolve_engine(self.policy_settings.load_config(), self.wanted_engine)
+        engine, _ = self._engine_for(self.policy_settings.load_config())
         schedule = self.schedule(data.prompts_per_rollout)
         log.info(schedule.describe())
         most = schedule.most_of_a_group * self.sampling.max_new_tokens
@@ -185,7 +185,7 @@ class LambdaGRPO(PolicyModule):
         first = self.policy is None
         super().configure_model()
         if first:
-            engine, reason = resolve_engine(self.loaded_policy, self.wanted_engine)
+            engine, reason = self._engine_for(self.loaded_policy)
             self.scorer = replace(self.scorer, engine=engine)
             log.info("engine: %s (%s)", engine, reason)
 

@@ -9,7 +9,6 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
 
 from lgrpo_lightning.collect import Collector
 from lgrpo_lightning.data import PromptBatch, PromptEncoder, PromptGroupDataModule, PromptSet
@@ -21,6 +20,7 @@ from lgrpo_lightning.policy import (
     load_tokenizer,
     make_reference,
 )
+from lgrpo_lightning.policy.compiled_blocks import compile_blocks
 from lgrpo_lightning.policy.loading import end_token_ids
 from lgrpo_lightning.policy.sharding import data_mesh, placed_like, shard
 from lgrpo_lightning.preflight import (
@@ -131,7 +131,7 @@ class PolicyModule(LightningModule):
             ValueError: if prompts and completions do not fit the model, or the rewards the data; or
                 for a strategy that cannot run the policy.
         """
-        check_strategy(self.trainer.strategy)
+        check_strategy(self.trainer.strategy, self.policy_settings)
         self.tokenizer = load_tokenizer(self.policy_settings)
         self._sampler = None  # it holds the tokenizer
         self.encoder = PromptEncoder(self.tokenizer)
@@ -165,16 +165,17 @@ class PolicyModule(LightningModule):
             if initial is None and not has_adapter:
                 # The policy was evaluated before, maybe with the weights of a checkpoint.
                 initial = load_policy(self.policy_settings)
-            self.reference = make_reference(initial or self.policy, has_adapter)
-        if self.device_mesh is not None:
-            self._shard(self.device_mesh)
-
-    def _shard(self, mesh: DeviceMesh) -> None:
-        """Split policy and reference over the processes of the strategy ``fsdp2``."""
-        compute_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
-        for model in (self.policy, self.reference and self.reference.frozen):
-            if model is not None:
-                shard(model, data_mesh(mesh), compute_dtype)
+            on_cpu = self.policy_settings.reference_device == "cpu"
+            self.reference = make_reference(initial or self.policy, has_adapter, on_cpu)
+            if on_cpu:
+                log.info("the reference stays in the CPU's memory; its blocks visit the device")
+        models = (self.policy, self.reference and self.reference.frozen)
+        for model in [model for model in models if model is not None]:
+            if self.policy_settings.compile:
+                compile_blocks(model)
+            if self.device_mesh is not None:
+                compute_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
+                shard(model, data_mesh(self.device_mesh), compute_dtype)
 
     def teardown(self, stage: str) -> None:
         """End the reward workers; they start again when needed."""

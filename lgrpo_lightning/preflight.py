@@ -3,23 +3,40 @@
 from collections.abc import Callable
 from functools import partial
 
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
+from lightning.pytorch.strategies import (
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+    Strategy,
+)
 from transformers import PretrainedConfig
 
 from lgrpo_lightning.data import PromptBatch, PromptEncoder, PromptLoader, PromptSet
-from lgrpo_lightning.policy import Engine
+from lgrpo_lightning.policy import Engine, PolicySettings
 from lgrpo_lightning.rewards import RewardRunner
 from lgrpo_lightning.schedule import RolloutSchedule
 
 
-def check_strategy(strategy: Strategy) -> None:
-    """Refuse strategies that cannot run the policy.
+def check_strategy(strategy: Strategy, policy: PolicySettings) -> None:
+    """Refuse strategies that cannot run the policy, or not with all of its options.
 
     Raises:
         ValueError: naming the reason and what to use instead.
     """
     if isinstance(strategy, DeepSpeedStrategy | FSDPStrategy):
         raise ValueError(refused_strategy(type(strategy).__name__))
+    if not isinstance(strategy, ModelParallelStrategy):
+        return
+    for option, unfit in {
+        "quantization 4bit": policy.quantization is not None,
+        "reference_device cpu": policy.reference_device == "cpu",
+        "compile": policy.compile,
+    }.items():
+        if unfit:
+            raise ValueError(
+                f"policy.{option} does not go with weights that are split over processes "
+                f"({type(strategy).__name__}); leave it out, or use the strategy ddp"
+            )
 
 
 def refused_strategy(name: str) -> str:

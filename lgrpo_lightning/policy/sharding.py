@@ -12,6 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from lgrpo_lightning.policy.blocks import blocks_of
 from lgrpo_lightning.policy.support import causal_lm
 
 
@@ -34,13 +35,7 @@ def shard(model: nn.Module, mesh: DeviceMesh, compute_dtype: torch.dtype | None 
     base = causal_lm(model)
     if isinstance(base, FSDPModule):
         return
-    names = set(base._no_split_modules or ())
-    blocks = [module for module in base.modules() if type(module).__name__ in names]
-    if not blocks:
-        raise ValueError(
-            f"{type(base).__name__} does not tell which of its modules are blocks "
-            "(_no_split_modules), so it cannot be sharded; use the strategy ddp"
-        )
+    blocks = blocks_of(base)
     reduce_dtype = None if compute_dtype is None else torch.float32
     policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=reduce_dtype)
     for module in (*blocks, base):

@@ -36,16 +36,20 @@ TREE_FAMILIES = frozenset(
 SERVED_LAYERS = {"full_attention", "sliding_attention"}
 ALIBI = {"bloom", "mpt"}
 REMEDY = "use engine: padded"
+COMPILED = "its blocks are compiled (policy.compile), which every tree would make happen anew"
 
 
 def resolve_engine(
-    model: nn.Module | PretrainedConfig, engine: Literal["auto", "tree", "padded"] = "auto"
+    model: nn.Module | PretrainedConfig,
+    engine: Literal["auto", "tree", "padded"] = "auto",
+    compiled: bool = False,
 ) -> tuple[Engine, str]:
     """Which engine runs a model, and why, in words for the start of a run.
 
     Args:
         model: a causal language model, a peft model around one, or its configuration.
         engine: ``"auto"`` for the tree engine wherever it is supported.
+        compiled: whether the model's blocks are, or will be, compiled.
 
     Raises:
         ValueError: if the tree engine is asked for and cannot serve the model, or there is no such
@@ -55,7 +59,7 @@ def resolve_engine(
         raise ValueError(f"engine must be 'auto', 'tree' or 'padded', got {engine!r}")
     if engine == "padded":
         return "padded", "engine: padded was asked for"
-    reason = why_not_tree(model)
+    reason = COMPILED if compiled else why_not_tree(model)
     if reason is None:
         return "tree", "every shared token is computed once"
     if engine == "tree":

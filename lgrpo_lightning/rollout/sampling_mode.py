@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from torch import nn
 from transformers import GenerationConfig
 
+from lgrpo_lightning.policy.compiled_blocks import uncompiled
 from lgrpo_lightning.policy.support import causal_lm
 
 
@@ -23,7 +24,8 @@ def sampling_mode(policy: nn.Module) -> Iterator[None]:
     owner.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     policy.eval()
     try:
-        yield
+        with uncompiled(policy):
+            yield
     finally:
         owner.generation_config = released
         for module, training in modes:

@@ -6,16 +6,26 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 
 from lgrpo_lightning.fsdp2 import FSDP2Strategy
+from lgrpo_lightning.policy import PolicySettings
 from lgrpo_lightning.policy.sharding import is_sharded, shard
 from lgrpo_lightning.preflight import check_strategy
-from tests.module.runs import make_data, make_module, make_trainer, weights
+from tests.module.runs import ADDITION, make_data, make_module, make_trainer, weights
 from tests.policy.tiny_models import tiny_model
 
 
 @pytest.mark.parametrize("kind", [DeepSpeedStrategy, FSDPStrategy])
 def test_strategies_that_wrap_the_whole_module_are_refused(kind):
     with pytest.raises(ValueError, match=rf"{kind.__name__} wraps the whole module.* use fsdp2"):
-        check_strategy(object.__new__(kind))
+        check_strategy(object.__new__(kind), PolicySettings(ADDITION))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"reference_device": "cpu"}, "reference_device cpu"), ({"compile": True}, "compile")],
+)
+def test_options_that_need_whole_weights_are_refused_with_split_ones(options, said):
+    with pytest.raises(ValueError, match=f"policy.{said} does not go with weights that are split"):
+        check_strategy(FSDP2Strategy(), PolicySettings(ADDITION, **options))
 
 
 def test_a_strategy_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
@@ -49,7 +59,7 @@ def test_sharing_layers_is_refused(tmp_path):
 def test_a_model_that_does_not_tell_its_blocks_is_refused():
     model = tiny_model("llama")
     model._no_split_modules = None
-    with pytest.raises(ValueError, match=r"LlamaForCausalLM does not tell .* use the strategy ddp"):
+    with pytest.raises(ValueError, match=r"LlamaForCausalLM does not tell .* leave them out"):
         shard(model, mesh=None)
     assert not is_sharded(model)
 

@@ -7,7 +7,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from lgrpo_lightning.policy import LoRASettings, PolicySettings, load_policy, load_tokenizer
-from lgrpo_lightning.policy.loading import check_model_path, end_token_ids
+from lgrpo_lightning.policy.loading import end_token_ids
+from lgrpo_lightning.policy.settings import check_model_path
 
 ADDITION = Path(__file__).parents[2] / "assets" / "tiny-addition"
 SMALL = {"vocab_size": 20, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
