@@ -78,7 +78,7 @@ class Chart {
     };
     const { view } = this;
     return {
-      padding: [8, 10, 0, 0],
+      padding: [8, 22, 0, 0],
       legend: { show: false },
       scales: { x: { time: false, auto: false, range: () => [view.min, view.max] } },
       axes: [
