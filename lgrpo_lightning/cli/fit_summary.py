@@ -77,9 +77,12 @@ def _evaluations(evaluator: RewardEvaluator, best: ModelCheckpoint | None) -> li
 
 def _telling(names: Iterable[str]) -> list[str]:
     """The figures that belong into the short table, in its order."""
-    found = [name for name in names if name.startswith(_MEASURES) and "/" not in name]
+    known = list(names)
+    found = [name for name in known if name.startswith(_MEASURES) and "/" not in name]
     shown = [name for name in found if not name.endswith(("_low", "_high", "_std", "_se"))]
-    return sorted(shown, key=lambda name: next(i for i, m in enumerate(_MEASURES) if m in name))
+    shown.sort(key=lambda name: next(i for i, m in enumerate(_MEASURES) if m in name))
+    sets = [name for name in known if name.startswith("source/") and name.endswith("/pass@1")]
+    return shown + (sets if len(sets) > 1 else [])
 
 
 def _best_record(

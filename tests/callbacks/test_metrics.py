@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lgrpo_callbacks.metrics import (
+    MajorityAtK,
     MaskedMeans,
     PassAtK,
     bootstrap_interval,
@@ -91,6 +92,15 @@ def test_majority_at_k_refuses_impossible_counts():
         majority_at_k(["4"], [True], 0)
     with pytest.raises(ValueError, match="got 1 and 2"):
         majority_at_k(["4"], [True, False], 1)
+
+
+def test_the_majority_metric_weighs_problems_not_batches():
+    metric = MajorityAtK(k=1)
+    metric.update([["a", "b"]], torch.tensor([[True, False]]))
+    metric.update([["a", "a"], [None, None]], torch.tensor([[True, True], [False, False]]))
+    assert metric.compute() == pytest.approx((0.5 + 1 + 0) / 3)
+    with pytest.raises(ValueError, match="k of maj@k must be 1 or more"):
+        MajorityAtK(k=0)
 
 
 def test_pass_at_k_metric_weighs_problems_not_batches():

@@ -48,6 +48,7 @@ def runs(tmp_path_factory):
 
 
 def test_metrics_are_those_of_one_process(runs):
+    assert runs["one"]["metrics"].keys() == {"pass@2", "maj@3", "logprob"}
     for rank in runs["two"]:
         assert rank["metrics"] == pytest.approx(runs["one"]["metrics"], rel=1e-6)
 

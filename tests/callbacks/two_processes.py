@@ -18,7 +18,7 @@ from lgrpo_callbacks import (
     ReferenceSync,
     RewardEvaluator,
 )
-from lgrpo_callbacks.metrics import MaskedMeans, PassAtK
+from lgrpo_callbacks.metrics import MajorityAtK, MaskedMeans, PassAtK
 from tests.callbacks.boring import make_trainer
 from tests.callbacks.trees import TreePolicy
 from tests.callbacks.weights import RegressionPolicy
@@ -39,11 +39,15 @@ class Recorder(Callback):
         problems = torch.arange(pl_module.problems)[trainer.global_rank :: trainer.world_size]
         pass_at_k = PassAtK(k=2)
         pass_at_k.update(pl_module.eval_rewards[problems] >= 1)
+        majority = MajorityAtK(k=3)
+        answers = [pl_module.answers[row] for row in problems.tolist()]
+        majority.update(answers, pl_module.eval_rewards[problems] >= 1)
         rows = torch.arange(pl_module.rows)[trainer.global_rank :: trainer.world_size]
         means = MaskedMeans(["logprob"])
         means.update({"logprob": pl_module.logprobs[rows]}, pl_module.mask[rows])
         self.metrics = {
             "pass@2": pass_at_k.compute().item(),
+            "maj@3": majority.compute().item(),
             "logprob": means.compute().means["logprob"].item(),
         }
 

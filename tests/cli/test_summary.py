@@ -23,7 +23,7 @@ def run(tmp_path, monkeypatch):
     (folder / "checkpoints" / "last.ckpt").touch()
     (folder / "config.yaml").touch()
 
-    def finish(evaluations, best=None, evaluated=True, completion="c" * 3, loggers=()):
+    def finish(evaluations, best=None, evaluated=True, completion="c" * 3, loggers=(), sets=()):
         evaluator = RewardEvaluator()
         for step, rewards in evaluations.items():
             problems = [
@@ -33,6 +33,7 @@ def run(tmp_path, monkeypatch):
             path = write_new_jsonl(folder / f"{step}.jsonl", problems)
             known = [reward for reward in rewards if not math.isnan(reward)]
             metrics = {"eval/reward": sum(known) / len(known), "eval/length": 3.0}
+            metrics |= {f"eval/source/{name}/pass@1": 0.5 for name in sets}
             evaluator.history.append(
                 {"step": step, "stage": "validation", "metrics": metrics, "file": str(path)}
             )
@@ -95,6 +96,13 @@ def test_long_completions_fit_the_terminal(run, monkeypatch, columns, widest):
     assert max(map(len, lines)) <= widest
     assert sum("words" in line for line in lines) == 3 * 2 * 4
     assert "(reward 1)" in said
+
+
+def test_several_sets_have_a_line_each(run):
+    said = run({0: [0, 1, 0], 8: [0, 1, 1]}, sets=("amc23", "gsm8k"))
+    assert "eval/source/amc23/pass@1  0.500   0.500\n" in said
+    assert "eval/source/gsm8k/pass@1" in said
+    assert "pass@1" not in run({0: [0, 1, 0], 8: [0, 1, 1]}, sets=("gsm8k",))
 
 
 def test_advice_where_nothing_can_be_compared(run):

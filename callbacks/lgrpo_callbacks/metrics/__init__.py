@@ -2,7 +2,7 @@
 
 from lgrpo_callbacks.metrics.bootstrap import bootstrap_interval
 from lgrpo_callbacks.metrics.kl import kl_estimates
-from lgrpo_callbacks.metrics.majority import majority_at_k
+from lgrpo_callbacks.metrics.majority import MajorityAtK, majority_at_k
 from lgrpo_callbacks.metrics.masked_means import MaskedMeans, MeansAndWeights
 from lgrpo_callbacks.metrics.pass_at_k import PassAtK, pass_at_k
 from lgrpo_callbacks.metrics.process_tree import (
@@ -12,6 +12,7 @@ from lgrpo_callbacks.metrics.process_tree import (
 )
 
 __all__ = [
+    "MajorityAtK",
     "MaskedMeans",
     "MeansAndWeights",
     "PassAtK",

@@ -1,12 +1,17 @@
 """maj@k: the chance that the answer most of k sampled completions agree on is correct.
 
-Legend: n completions of a problem.
+Legend: B problems, n completions of a problem.
 """
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
 
 
 def majority_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> float:
@@ -57,6 +62,53 @@ def majority_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int
     silent = len(answers) - counts.total()
     won = sum(_won_with(most, votes, silent, k) for most in range(1, k + 1))
     return float(won / (unit * math.comb(len(answers), k)))
+
+
+class MajorityAtK(Metric):
+    """Mean of maj@k over problems, see :func:`majority_at_k`.
+
+    Args:
+        k: completions that vote.
+        **kwargs: arguments of :class:`torchmetrics.Metric`.
+
+    Raises:
+        ValueError: if k is below 1 or a problem has fewer than k completions.
+
+    Example::
+
+        >>> metric = MajorityAtK(k=3)
+        >>> metric.update([["4", "4", "5", None]], torch.tensor([[True, True, False, False]]))
+        >>> metric.compute()
+        tensor(0.7500)
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    total: Tensor
+    problems: Tensor
+
+    def __init__(self, k: int, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs)
+        if k < 1:
+            raise ValueError(f"k of maj@k must be 1 or more, got {k}")
+        self.k = k
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("problems", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, answers: Sequence[Sequence[str | None]], correct: Tensor) -> None:
+        """Count problems.
+
+        Args:
+            answers: B lists of n answers; None for no answer.
+            correct: [B, n] bool, which completions of each problem are correct.
+        """
+        rows = zip(answers, correct.tolist(), strict=True)
+        self.total += sum(majority_at_k(texts, good, self.k) for texts, good in rows)
+        self.problems += len(answers)
+
+    def compute(self) -> Tensor:
+        """Return the mean over all problems; NaN if there were none."""
+        return self.total / self.problems
 
 
 def _won_with(most: int, votes: Sequence[tuple[int, int]], silent: int, k: int) -> Fraction:
