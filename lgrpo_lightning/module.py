@@ -24,7 +24,7 @@ from lgrpo_lightning.preflight import (
     spare_prompts,
 )
 from lgrpo_lightning.resampling import DynamicSampling
-from lgrpo_lightning.resuming import CurrentRollout
+from lgrpo_lightning.resuming import CurrentRollout, fit_to_settings, note_origin
 from lgrpo_lightning.rewards import ExtractorLike, RewardLike
 from lgrpo_lightning.rollout import SamplerName, SamplingSettings, TokenTexts, seeded
 from lgrpo_lightning.rollout.assemble import GroupRules
@@ -290,10 +290,13 @@ class LambdaGRPO(PolicyModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the next steps need, see :class:`~lgrpo_lightning.resuming.CurrentRollout`."""
         self._current.save(checkpoint, self.trainer)
+        note_origin(checkpoint, self.seed, self.trainer.world_size)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the rollout that was being worked off."""
         self._current.load(checkpoint, self.device)
+        if self._trainer is not None and self._trainer.training:
+            fit_to_settings(checkpoint, self.trainer, self.seed)
 
     def on_train_start(self) -> None:
         """Move a rollout from a checkpoint to where the model is by now; start logging anew."""

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from lgrpo_lightning.data import PromptBatch
-from lgrpo_lightning.data.progress import rewind_progress, steps_to_redo
+from lgrpo_lightning.data import PromptBatch, PromptGroupDataModule
+from lgrpo_lightning.data.progress import fit_position, rewind_progress, steps_to_redo
 from lgrpo_lightning.rollout import Rollout
 from lgrpo_lightning.schedule import RolloutSchedule
 from lgrpo_lightning.step_log import StepLog
@@ -92,3 +92,38 @@ class CurrentRollout:
         self._step_log.restart()
         if self.rollout is not None:
             self.rollout = self.rollout.to(device)
+
+
+def note_origin(checkpoint: dict[str, Any], seed: int, processes: int) -> None:
+    """Keep what samples depend on beside their place in the run."""
+    checkpoint["lgrpo_origin"] = _origin(seed, processes)
+
+
+def fit_to_settings(checkpoint: dict[str, Any], trainer: Trainer, seed: int) -> None:
+    """Make a checkpoint of other settings one that this run can go on from, and say so.
+
+    Args:
+        checkpoint: from which a fit is about to start, changed in place.
+        trainer: of this run.
+        seed: of sampling.
+    """
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(data, PromptGroupDataModule):
+        return
+    changed: dict[str, Any] = fit_position(checkpoint, data.train_dataloader().validity())
+    anew = "; the rollout under way is begun anew" if changed else ""
+    before, now = checkpoint.get("lgrpo_origin", {}), _origin(seed, trainer.world_size)
+    changed |= {name: (before[name], now[name]) for name in before if before[name] != now[name]}
+    if "data" in changed:  # its fingerprint says nothing to a person
+        changed["data"] = "the former prompts", "others"
+    if changed:
+        words = (f"{name} from {old} to {new}" for name, (old, new) in changed.items())
+        log.warning(
+            "changed since the checkpoint: %s. So the run goes on differently than it would have%s",
+            ", ".join(words),
+            anew,
+        )
+
+
+def _origin(seed: int, processes: int) -> dict[str, int]:
+    return {"the seed of sampling": seed, "processes": processes}

@@ -133,7 +133,7 @@ class PromptLoader:
     def state_dict(self) -> dict[str, int]:
         """Return the position (the same on all ranks) and what it is only valid for."""
         done = self._dealt - self._steps_to_redo()
-        return {"epoch": self._epoch, "position": done, **self._validity()}
+        return {"epoch": self._epoch, "position": done, **self.validity()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Continue from a position: the next iteration deals what remained of that epoch.
@@ -145,7 +145,7 @@ class PromptLoader:
             ValueError: If the state belongs to another number of prompts, other batch sizes or
                 another seed, so that "what remained" has no meaning.
         """
-        validity = self._validity()
+        validity = self.validity()
         changed = [
             f"{key} was {state_dict.get(key)} and is {now}"
             for key, now in validity.items()
@@ -161,8 +161,10 @@ class PromptLoader:
         self._resumed = True
         self.sampler.set_epoch(self._epoch)
 
-    def _validity(self) -> dict[str, int]:
+    def validity(self) -> dict[str, int]:
+        """Return what a position is only valid for."""
         return {
+            "data": self.prompt_set.fingerprint,
             "prompts": len(self.prompt_set),
             "prompts_per_rollout": self.sampler.prompts_per_rollout,
             "steps_per_rollout": self.steps_per_batch,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+from zlib import crc32
 
 from lightning.pytorch.utilities import rank_zero_warn
 
@@ -46,6 +48,11 @@ class PromptSet:
         self.indices = list(range(len(prompts)))
         self._parts = [part]
         self._part_of = [0] * len(prompts)
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """A number by which other prompts, or another order of them, are noticed."""
+        return crc32("\0".join(map(prompt_key, self.prompts)).encode(errors="surrogatepass"))
 
     @classmethod
     def load(

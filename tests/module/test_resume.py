@@ -9,6 +9,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
+from lgrpo_lightning.data.sampler import PromptSampler
 from lgrpo_lightning.objective import LambdaGRPOLoss
 from lgrpo_lightning.policy import LoRASettings
 from lgrpo_lightning.resampling import DynamicSampling
@@ -144,6 +145,48 @@ def test_a_rollout_of_another_kind_is_not_used(tmp_path, stopped, caplog, option
     (output,) = resumed(tmp_path, stopped, **options).outputs
     assert torch.isfinite(output["loss"])
     assert "sampling anew" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "data", "said", "first"),
+    [
+        ({"micro_batch_size": 2}, {}, "steps_per_rollout from 8 to 4", (0, 0, 0)),
+        ({}, {"prompts_per_rollout": 1}, "prompts_per_rollout from 2 to 1", (0, 0, 0)),
+        ({"seed": 4}, {}, "the seed of sampling from 3 to 4", (0, 0, 3)),
+        ({}, {"seed": 1}, "seed from 0 to 1", (0, 0, 0)),
+        ({}, {"rows": ROWS[::-1]}, "data from the former prompts to others", (0, 0, 0)),
+        ({}, {"rows": ROWS[:4]}, "prompts from 9 to 4", (0, 0, 0)),
+    ],
+    ids=["micro-batch", "prompts", "sampling seed", "data seed", "data", "fewer data"],
+)
+def test_what_makes_a_run_go_on_differently_is_announced(
+    tmp_path, stopped, caplog, options, data, said, first
+):
+    recorder = Recorder()
+    trainer = make_trainer(tmp_path, max_steps=4, callbacks=[recorder])
+    module = make_module(**{"micro_batch_size": 1, "num_iterations": 2, **options})
+    trainer.fit(module, datamodule=make_data(**data), ckpt_path=stopped)
+    (batch,) = recorder.batches
+    assert (batch.epoch, batch.rollout, batch.step) == first
+    (message,) = warnings(caplog)
+    assert said in message
+    assert ("is begun anew" in message) == (first[2] == 0)
+
+
+def test_other_micro_batches_go_on_with_the_prompts_that_are_left(tmp_path):
+    """After out of memory: 5 of the 9 rollouts of an epoch are done, in 8 steps each."""
+    stop = make_trainer(tmp_path, max_steps=41)
+    options = {"num_iterations": 2, "group_size": 4}
+    data = {"prompts_per_rollout": 1}
+    stop.fit(make_module(micro_batch_size=1, **options), datamodule=make_data(**data))
+    stop.save_checkpoint(tmp_path / "a.ckpt")
+    recorder = Recorder()
+    trainer = make_trainer(tmp_path, max_steps=41 + 10, callbacks=[recorder])
+    module = make_module(micro_batch_size=2, **options)
+    trainer.fit(module, datamodule=make_data(**data), ckpt_path=tmp_path / "a.ckpt")
+    order = PromptSampler(9, 1, shuffle=True, seed=0, drop_last=True).order(0)
+    dealt = [(batch.rollout, batch.step, batch.indices) for batch in recorder.batches]
+    assert dealt == [(5 + i // 4, i % 4, [order[5 + i // 4]]) for i in range(10)]
 
 
 def in_halves(folder, callbacks=(), checkpoint=None):
