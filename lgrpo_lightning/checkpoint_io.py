@@ -49,14 +49,10 @@ class WholeCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         place = Path(path)
-        unfinished = place.with_name(f".{place.name}{_UNFINISHED}")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            _write(checkpoint, unfinished)
-            os.replace(unfinished, place)
-            _sync_folder(place.parent)
-        except BaseException as error:
-            unfinished.unlink(missing_ok=True)
+            _write_whole(checkpoint, place)
+        except Exception as error:
             cause = _cause(error)
             if cause is None:
                 raise
@@ -89,17 +85,19 @@ def remove_unfinished(folders: Iterable[Path]) -> list[Path]:
     return removed
 
 
-def _write(checkpoint: dict[str, Any], place: Path) -> None:
-    with place.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed, or the process is gone
-        torch.save(checkpoint, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the new name survive a loss of power."""
-    number = os.open(folder, os.O_RDONLY)
+def _write_whole(checkpoint: dict[str, Any], place: Path) -> None:
+    unfinished = place.with_name(f".{place.name}{_UNFINISHED}")
+    try:
+        with unfinished.open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed, or the process is gone
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, place)
+    except BaseException:  # an interruption, too
+        unfinished.unlink(missing_ok=True)
+        raise
+    number = os.open(place.parent, os.O_RDONLY)  # so that the name survives a loss of power
     try:
         os.fsync(number)
     finally:

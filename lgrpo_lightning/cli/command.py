@@ -33,6 +33,7 @@ from lgrpo_lightning.cli.progress import RunProgressBar
 from lgrpo_lightning.cli.results import report_results, set_results
 from lgrpo_lightning.cli.resume import ResumedOptions, changed_options
 from lgrpo_lightning.cli.run_folder import CHECKPOINTS, run_folder, shown_path
+from lgrpo_lightning.cli.signals import SafeMoments
 from lgrpo_lightning.cli.trainer import RunTrainer, make_resumable
 from lgrpo_lightning.data import PromptGroupDataModule
 from lgrpo_lightning.module import LambdaGRPO
@@ -162,7 +163,7 @@ class LambdaCLI(LightningCLI):
             self.evaluator = evaluators[0] if evaluators else RewardEvaluator()
             callbacks += [] if evaluators else [self.evaluator]
         if self.subcommand == "fit":
-            callbacks.append(Continuation())
+            callbacks += [SafeMoments(), Continuation()]
         if self.subcommand == "predict":
             self.prediction_writer = PredictionWriter()
             callbacks.append(self.prediction_writer)
