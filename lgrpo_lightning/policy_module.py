@@ -153,29 +153,34 @@ class PolicyModule(LightningModule):
 
     def configure_model(self) -> None:
         """Load the policy and, for training, the reference where one is needed; each once."""
-        initial = None
+        new: list[nn.Module] = []
         if self.policy is None:
             # A fresh adapter is drawn from the seed, the same on every process.
             with seeded(derive_seed(self.seed, "adapter"), self.device):
-                self.policy = initial = load_policy(self.policy_settings)
+                self.policy = load_policy(self.policy_settings)
+            new.append(self.policy)
         # There is no trainer while load_from_checkpoint calls this.
         fitting = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         if self.needs_reference and self.reference is None and fitting:
-            has_adapter = self.policy_settings.lora is not None
-            if initial is None and not has_adapter:
-                # The policy was evaluated before, maybe with the weights of a checkpoint.
-                initial = load_policy(self.policy_settings)
-            on_cpu = self.policy_settings.reference_device == "cpu"
-            self.reference = make_reference(initial or self.policy, has_adapter, on_cpu)
-            if on_cpu:
-                log.info("the reference stays in the CPU's memory; its blocks visit the device")
-        models = (self.policy, self.reference and self.reference.frozen)
-        for model in [model for model in models if model is not None]:
+            self.reference = self._make_reference(self.policy, bool(new))
+            if self.reference.frozen is not None:
+                new.append(self.reference.frozen)
+        for model in new:
             if self.policy_settings.compile:
                 compile_blocks(model)
             if self.device_mesh is not None:
                 compute_dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
                 shard(model, data_mesh(self.device_mesh), compute_dtype)
+
+    def _make_reference(self, policy: nn.Module, is_new: bool) -> Reference:
+        has_adapter = self.policy_settings.lora is not None
+        if not is_new and not has_adapter:
+            # The policy was evaluated before, maybe with the weights of a checkpoint.
+            policy = load_policy(self.policy_settings)
+        on_cpu = self.policy_settings.reference_device == "cpu"
+        if on_cpu:
+            log.info("the reference stays in the CPU's memory; its blocks visit the device")
+        return make_reference(policy, has_adapter, on_cpu)
 
     def teardown(self, stage: str) -> None:
         """End the reward workers; they start again when needed."""

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lgrpo_callbacks import RewardEvaluator
+from lgrpo_lightning import policy_module
 from lgrpo_lightning.objective import LambdaGRPOLoss
 from lgrpo_lightning.rewards import RewardSpec
 from lgrpo_lightning.rollout import SamplingSettings
@@ -131,3 +132,14 @@ def test_training_after_an_evaluation_has_the_initial_reference(tmp_path):
     make_trainer(tmp_path, max_steps=1).fit(again, datamodule=data)
     for name, value in again.reference.frozen.state_dict().items():
         assert torch.equal(value, weights[name])
+
+
+def test_each_model_is_prepared_once(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(policy_module, "compile_blocks", seen.append)
+    module = make_module(policy={"compile": True}, **KL)
+    data = make_data(eval_path=HELD_OUT)
+    make_trainer(tmp_path).validate(module, datamodule=data)
+    for _ in range(2):
+        make_trainer(tmp_path, max_steps=1).fit(module, datamodule=data)
+    assert [id(model) for model in seen] == [id(module.policy), id(module.reference.frozen)]
