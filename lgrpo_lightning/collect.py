@@ -80,8 +80,21 @@ class Collector:
         settings: SamplingSettings,
         seed: int,
         device: torch.device,
+        sync: bool = True,
     ) -> Sampled:
-        """Sample G completions per prompt and start scoring them in the background."""
+        """Sample G completions per prompt and start scoring them in the background.
+
+        Args:
+            policy: what is sampled from.
+            batch: B prompts.
+            group_size: G.
+            settings: how completions are drawn.
+            seed: of the completions.
+            device: where tensors go.
+            sync: whether the policy may have changed since the last call.
+        """
+        if sync:
+            self.sampler.sync(policy)
         encoded = self.encoder(batch.prompts, batch.indices)
         prompt_ids, prompt_mask = encoded.prompt_ids.to(device), encoded.prompt_mask.to(device)
         completions = self.sampler.sample(

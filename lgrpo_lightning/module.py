@@ -26,7 +26,13 @@ from lgrpo_lightning.preflight import (
 from lgrpo_lightning.resampling import DynamicSampling
 from lgrpo_lightning.resuming import CurrentRollout, fit_to_settings, note_origin
 from lgrpo_lightning.rewards import ExtractorLike, RewardLike
-from lgrpo_lightning.rollout import SamplerName, SamplingSettings, TokenTexts, seeded
+from lgrpo_lightning.rollout import (
+    SamplerName,
+    SamplingSettings,
+    TokenTexts,
+    VLLMSettings,
+    seeded,
+)
 from lgrpo_lightning.rollout.assemble import GroupRules
 from lgrpo_lightning.rollout.mismatch import mismatch
 from lgrpo_lightning.rollout_maker import RolloutMaker
@@ -39,6 +45,7 @@ log = logging.getLogger(__name__)
 _SAMPLING = SamplingSettings()
 _GREEDY = SamplingSettings(temperature=0.0)
 _LOSS = LambdaGRPOLoss()
+_VLLM = VLLMSettings()
 
 
 class LambdaGRPO(PolicyModule):
@@ -78,6 +85,7 @@ class LambdaGRPO(PolicyModule):
             transformers' ``generate``, ``"vllm"`` an engine of its own; ``"auto"`` takes the first
             that can serve the policy.
         sampler_batch_size: completions sampled at a time; None for the whole rollout.
+        vllm: where vLLM runs and what it may take, for ``sampler="vllm"``.
         reward_time_limit: seconds a reward function may take for one rollout.
         on_reward_error: ``"raise"`` ends the run when a reward function fails, ``"skip"`` counts
             the failure and goes on without that function's rewards.
@@ -114,6 +122,7 @@ class LambdaGRPO(PolicyModule):
         entropy: bool = True,
         sampler: SamplerName = "auto",
         sampler_batch_size: int | None = None,
+        vllm: VLLMSettings = _VLLM,
         reward_time_limit: float = 60.0,
         on_reward_error: OnRewardError = "raise",
         dynamic_sampling: DynamicSampling | None = None,
@@ -135,6 +144,7 @@ class LambdaGRPO(PolicyModule):
             reward_time_limit,
             on_reward_error,
             seed,
+            vllm,
         )
         self.save_hyperparameters(logger=False)
         keep_plain(self.hparams)

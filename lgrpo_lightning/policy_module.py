@@ -41,6 +41,7 @@ from lgrpo_lightning.rollout import (
     Sampler,
     SamplerName,
     SamplingSettings,
+    VLLMSettings,
     check_sampler,
     derive_seed,
     make_sampler,
@@ -73,6 +74,7 @@ class PolicyModule(LightningModule):
         reward_time_limit: seconds a reward function may take for one batch.
         on_reward_error: what a failing reward function does.
         seed: of sampling; None for the seed of ``seed_everything``, or 0 without one.
+        vllm: settings of ``"vllm"``.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -92,12 +94,14 @@ class PolicyModule(LightningModule):
         reward_time_limit: float,
         on_reward_error: OnRewardError,
         seed: int | None,
+        vllm: VLLMSettings,
     ) -> None:
         super().__init__()
         self.strict_loading = False  # the reference is not in checkpoints; see load_state_dict
         if eval_completions < 1:
             raise ValueError(f"eval_completions must be at least 1, got {eval_completions}")
-        check_sampler(sampler)
+        self.vllm = coerced(VLLMSettings, vllm)
+        check_sampler(sampler, self.vllm)
         if sampler_batch_size is not None and sampler_batch_size < 1:
             raise ValueError(f"sampler_batch_size must be at least 1, got {sampler_batch_size}")
         self.policy_settings = coerced(PolicySettings, policy)
@@ -205,6 +209,7 @@ class PolicyModule(LightningModule):
             self.evaluation,
             self.place_seed("evaluation", dataloader_idx, batch_idx),
             self.device,
+            sync=batch_idx == 0,
         )
         answers = {}
         if self.extract is not None:
@@ -239,6 +244,7 @@ class PolicyModule(LightningModule):
                 self.tokenizer,
                 end_token_ids(self.loaded_policy, self.tokenizer),
                 self.sampler_batch_size,
+                self.vllm,
             )
             log.info("sampler %s", reason)
         return Collector(self.tokenizer, self.encoder, self._sampler, runners)

@@ -70,12 +70,12 @@ class RolloutMaker:
             spare: gives other prompts for dynamic sampling: (round, how many).
         """
 
-        def draw(prompts: PromptBatch, seed: int) -> Sampled:
+        def draw(prompts: PromptBatch, seed: int, sync: bool = False) -> Sampled:
             return self.collector.collect(
-                policy, prompts, schedule.group_size, self.settings, seed, device
+                policy, prompts, schedule.group_size, self.settings, seed, device, sync
             )
 
-        sampled, totals = draw(batch, seed), None
+        sampled, totals = draw(batch, seed, sync=True), None
         if self.dynamic is not None and spare is not None:
             sampled, totals = replace_groups(
                 sampled,

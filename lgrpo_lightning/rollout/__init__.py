@@ -10,6 +10,7 @@ from lgrpo_lightning.rollout.settings import SamplingSettings
 from lgrpo_lightning.rollout.shared_prefix import SharedPrefixSampler
 from lgrpo_lightning.rollout.token_texts import TokenTexts
 from lgrpo_lightning.rollout.vllm import VLLMSampler
+from lgrpo_lightning.rollout.vllm_settings import VLLMSettings
 
 __all__ = [
     "Completions",
@@ -22,6 +23,7 @@ __all__ = [
     "SharedPrefixSampler",
     "TokenTexts",
     "VLLMSampler",
+    "VLLMSettings",
     "check_sampler",
     "derive_seed",
     "make_sampler",

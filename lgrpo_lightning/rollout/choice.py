@@ -7,24 +7,31 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from lgrpo_lightning.policy.support import causal_lm
 from lgrpo_lightning.rollout.huggingface import HuggingFaceSampler
 from lgrpo_lightning.rollout.sampler import Sampler
 from lgrpo_lightning.rollout.shared_prefix import SharedPrefixSampler, Way
 from lgrpo_lightning.rollout.support import why_not_shared_prefix
-from lgrpo_lightning.rollout.vllm import VLLMSampler, check_installed
+from lgrpo_lightning.rollout.vllm import VLLMSampler
+from lgrpo_lightning.rollout.vllm_colocated import check_installed, check_sleep
+from lgrpo_lightning.rollout.vllm_settings import VLLMSettings
 
 SamplerName = Literal["auto", "shared_prefix", "shared_prefix_graphs", "hf", "vllm"]
+_VLLM = VLLMSettings()
 
 
-def check_sampler(name: str) -> None:
+def check_sampler(name: str, vllm: VLLMSettings = _VLLM) -> None:
     """Refuse a name that is none, before anything is loaded.
 
     Raises:
-        ValueError: if there is no such sampler, or what it needs is not there.
+        ValueError: if there is no such sampler, what it needs is not there, or settings were given
+            for a sampler that was not asked for.
     """
     if name not in get_args(SamplerName):
         raise ValueError(f"sampler must be one of {get_args(SamplerName)}, got {name!r}")
-    if name == "vllm":
+    if name != "vllm" and vllm != _VLLM:
+        raise ValueError(f"vllm: {vllm} is for sampler: vllm, but sampler is {name!r}")
+    if name == "vllm" and vllm.mode == "colocate":
         check_installed()
     if name == "shared_prefix_graphs" and not torch.cuda.is_available():
         raise ValueError(f"sampler: {name} needs a CUDA device; use sampler: shared_prefix")
@@ -36,6 +43,7 @@ def make_sampler(
     tokenizer: PreTrainedTokenizerBase,
     end_tokens: Sequence[int],
     batch_size: int | None = None,
+    vllm: VLLMSettings = _VLLM,
 ) -> tuple[Sampler, str]:
     """The sampler of that name for a policy, and which it is and why, for the start of a run.
 
@@ -47,19 +55,24 @@ def make_sampler(
         tokenizer: the policy's.
         end_tokens: ids that end a completion.
         batch_size: completions sampled at a time; None for all of a call.
+        vllm: settings of ``"vllm"``.
 
     Raises:
         ValueError: if there is no such sampler, or it cannot serve the policy.
     """
-    check_sampler(name)
-    device = next(policy.parameters()).device.type
-    if name == "shared_prefix_graphs" and device != "cuda":
-        raise ValueError(f"sampler: {name} needs a policy on CUDA, and it is on {device}")
+    check_sampler(name, vllm)
+    device = causal_lm(policy).device
+    if name == "shared_prefix_graphs" and device.type != "cuda":
+        raise ValueError(f"sampler: {name} needs a policy on CUDA, and it is on {device.type}")
     if name == "hf":
         return HuggingFaceSampler(tokenizer, end_tokens, batch_size), "hf: it was asked for"
     if name == "vllm":
-        engine = VLLMSampler(tokenizer, end_tokens, batch_size)
-        return engine, "vllm: it was asked for; the policy's weights are copied for every rollout"
+        check_sleep(vllm, device)
+        where = "in this process" if vllm.mode == "colocate" else f"on {', '.join(vllm.urls)}"
+        return (
+            VLLMSampler(tokenizer, end_tokens, batch_size, vllm),
+            f"vllm: it was asked for; {where}, with the policy's weights copied for every rollout",
+        )
     reason = why_not_shared_prefix(policy)
     if reason is None:
         graphs = name == "shared_prefix_graphs"

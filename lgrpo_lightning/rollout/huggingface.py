@@ -51,6 +51,9 @@ class HuggingFaceSampler:
         self.end_tokens = list(end_tokens)
         self.batch_size = batch_size
 
+    def sync(self, policy: nn.Module) -> None:
+        """Nothing to do: it runs the policy itself."""
+
     @torch.no_grad()
     def sample(
         self,

@@ -11,6 +11,13 @@ from lgrpo_lightning.rollout.settings import SamplingSettings
 class Sampler(Protocol):
     """Draws completions from a policy."""
 
+    def sync(self, policy: nn.Module) -> None:
+        """Take over the policy's weights, where the sampler holds a copy of its own.
+
+        All processes call it at once, before they sample from a policy that may have changed.
+        """
+        ...
+
     def sample(
         self,
         policy: nn.Module,

@@ -69,6 +69,9 @@ class SharedPrefixSampler:
         self.way = way
         self._memory = SlotMemory()
 
+    def sync(self, policy: nn.Module) -> None:
+        """Nothing to do: it runs the policy itself."""
+
     @torch.no_grad()
     def sample(
         self,

@@ -15,6 +15,9 @@ class FixedSampler:
     def __init__(self, dtype):
         self.dtype = dtype
 
+    def sync(self, policy):
+        pass
+
     def sample(self, policy, prompt_ids, prompt_mask, group_size, settings, seed):
         length = settings.max_new_tokens
         ids, lengths = [], []

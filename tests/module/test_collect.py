@@ -22,6 +22,9 @@ class Script:
         rows = [[tokenizer(text)["input_ids"] for text in group] for group in texts]
         self.rows = [[[*ids, EOS] for ids in group] for group in rows]
 
+    def sync(self, policy):
+        pass
+
     def sample(self, policy, prompt_ids, prompt_mask, group_size, settings, seed):
         length = max(len(ids) for group in self.rows for ids in group)
         ids = torch.tensor([[i + [EOS] * (length - len(i)) for i in group] for group in self.rows])

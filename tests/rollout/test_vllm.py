@@ -91,3 +91,4 @@ def test_the_engine_samples_from_the_policy_also_after_an_update(kind):
         with torch.no_grad():
             for parameter in trained:
                 parameter.add_(torch.randn_like(parameter) * 0.1)
+        sampler.sync(policy)
