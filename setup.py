@@ -23,6 +23,7 @@ INSTALL_REQUIRES = [
     "torch>=2.6",  # tensors, models, optimizers
     "lightning>=2.5",  # the training loop, strategies, callbacks and LightningCLI
     "transformers>=5.0",  # policies and tokenizers
+    "safetensors>=0.4",  # weights on their way to a vLLM server
     "tokenizers>=0.20",  # the two-letter tokenizer of the binary-tree study
     "torchmetrics>=1.4",  # sums and counts that stay exact across ranks
     "datasets>=3",  # prompts from the hub, JSON, Parquet, CSV or saved folders

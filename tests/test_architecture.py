@@ -59,7 +59,7 @@ LIBRARIES: dict[str, set[str]] = {
     "metrics": {"torch", "torchmetrics"},
     "rewards": {"math_verify"},
     "policy": {"torch", "transformers", "peft"},
-    "rollout": {"torch", "transformers", "vllm"},
+    "rollout": {"torch", "transformers", "vllm", "safetensors"},
     "data": {"torch", "datasets", "lightning", "transformers", "numpy", "pyarrow", "jinja2"},
     "checkpoint_io": {"torch", "lightning"},
     **{part: {"torch", "lightning", "transformers"} for part in [*MODULE_PARTS, "module"]},

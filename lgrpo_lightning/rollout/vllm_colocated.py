@@ -5,6 +5,7 @@ import importlib.util
 import os
 import random
 import tempfile
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,9 +13,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from lgrpo_lightning.policy.merged import merged_weights
 from lgrpo_lightning.policy.support import causal_lm
 from lgrpo_lightning.rollout.seeds import seeded
-from lgrpo_lightning.rollout.vllm_engine import Row, full_weights
+from lgrpo_lightning.rollout.vllm_engine import Row
 from lgrpo_lightning.rollout.vllm_settings import VLLMSettings
 
 
@@ -56,11 +58,9 @@ class ColocatedEngine:
             random.setstate(state)
         elif self._asleep:
             self._engine.wake_up(tags=["weights"])  # the cache later, when loading is over
-        with full_weights(policy) as weights:
-            # Not the model's load_weights: the engine may hold weights in another layout by now.
-            self._engine.collective_rpc(
-                "reload_weights", kwargs={"weights_iterator": list(weights)}
-            )
+        # Not the model's load_weights: the engine may hold weights in another layout by now.
+        weights = merged_weights(policy)
+        self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
         if self._asleep:
             self._engine.wake_up(tags=["kv_cache"])
             self._asleep = False
@@ -116,6 +116,9 @@ class ColocatedEngine:
             os.environ.setdefault("RANK", rank)
             os.environ.setdefault("LOCAL_RANK", rank)
             arguments["distributed_executor_backend"] = "external_launcher"
+        else:
+            # vLLM makes a group of one process, which Lightning takes for a sign of several.
+            warnings.filterwarnings("ignore", message="It is recommended to use `self.log")
         config = copy.deepcopy(base.config)
         if base.device.type == "cpu":
             # There vLLM packs the head's weights apart, and renews them only if they are not tied.

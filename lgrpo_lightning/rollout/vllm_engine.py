@@ -1,13 +1,11 @@
-"""What the vLLM sampler asks of an engine, and the weights that it gives one."""
+"""What the vLLM sampler asks of an engine."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import nn
 
-from lgrpo_lightning.policy.support import causal_lm
 from lgrpo_lightning.rollout.settings import SamplingSettings
 
 
@@ -70,21 +68,3 @@ def request(
         "allowed_token_ids": allowed,
         "logprobs": 0,  # of the drawn token alone
     }
-
-
-@contextmanager
-def full_weights(policy: nn.Module) -> Iterator[Iterator[tuple[str, Tensor]]]:
-    """While open, the policy's weights by their names in a checkpoint, a LoRA adapter merged in."""
-    model: Any = policy
-    adapted = causal_lm(policy) is not policy
-    if adapted:
-        model.merge_adapter()
-    try:
-        yield (
-            (name.replace(".base_layer.", "."), weight.detach())
-            for name, weight in causal_lm(policy).named_parameters(remove_duplicate=False)
-            if "lora_" not in name
-        )
-    finally:
-        if adapted:
-            model.unmerge_adapter()

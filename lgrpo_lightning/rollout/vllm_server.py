@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 
+from lgrpo_lightning.policy.merged import merged_weights
 from lgrpo_lightning.policy.support import causal_lm
-from lgrpo_lightning.rollout.vllm_engine import Row, full_weights
+from lgrpo_lightning.rollout.vllm_engine import Row
 from lgrpo_lightning.rollout.vllm_settings import VLLMSettings
 
 MEMORY = Path("/dev/shm")  # Linux's file system in memory
@@ -46,26 +47,26 @@ class ServerEngine:
         if world > 1:
             distributed.barrier()  # nobody is sampling any more
         problem: list[str | None] = [None]
-        with full_weights(policy) as weights:
-            if world == 1 or distributed.get_rank() == 0:
-                try:
-                    self._load(weights, bool(causal_lm(policy).config.tie_word_embeddings))
-                except (OSError, ValueError) as error:
-                    problem = [str(error)]
+        if world == 1 or distributed.get_rank() == 0:
+            try:
+                self._load(policy)
+            except (OSError, ValueError) as error:
+                problem = [str(error)]
         if world > 1:
             distributed.broadcast_object_list(problem, src=0)
         if problem[0] is not None:
             raise ValueError(problem[0])
         self.ready = True
 
-    def _load(self, weights: Iterable[tuple[str, Tensor]], tied: bool) -> None:
+    def _load(self, policy: nn.Module) -> None:
         if not self.ready:
+            tied = bool(causal_lm(policy).config.tie_word_embeddings)
             for url in self.settings.urls:
                 check_server(url, self._get(url, "/server_info?config_format=json"), tied)
         parent = self.settings.weights_folder or (MEMORY if MEMORY.is_dir() else None)
         folder = Path(tempfile.mkdtemp(prefix="lgrpo-weights-", dir=parent))
         try:
-            write_weights(folder, weights)
+            write_weights(folder, merged_weights(policy))
             arguments = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
             for url in self.settings.urls:
                 self._post(url, "/collective_rpc", arguments)

@@ -12,9 +12,11 @@ from lgrpo_lightning.rollout import (
     SamplingSettings,
     SharedPrefixSampler,
     VLLMSampler,
+    VLLMSettings,
     check_sampler,
     make_sampler,
 )
+from lgrpo_lightning.rollout.vllm_colocated import ColocatedEngine
 from tests.rollout.tiny import EOS, PROMPTS, letters, prompts, tiny_policy
 
 installed = importlib.util.find_spec("vllm") is not None
@@ -27,9 +29,60 @@ def test_without_vllm_the_message_says_what_to_install(monkeypatch):
         lambda: check_sampler("vllm"),
         lambda: make_sampler("vllm", tiny_policy(), letters(), [EOS]),
         lambda: VLLMSampler(letters(), [EOS]),
+        lambda: check_sampler("vllm", VLLMSettings(memory=0.5)),
     ):
         with pytest.raises(ValueError, match=r"pip install 'lgrpo-lightning\[vllm\]'"):
             call()
+
+
+def test_a_server_needs_no_installation(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    settings = VLLMSettings(mode="server", urls=["http://127.0.0.1:9"])
+    check_sampler("vllm", settings)
+    sampler, said = make_sampler("vllm", tiny_policy(), letters(), [EOS], None, settings)
+    assert isinstance(sampler, VLLMSampler)
+    assert "vllm: it was asked for; on http://127.0.0.1:9, with the policy's weights" in said
+
+
+def test_settings_of_a_sampler_that_is_not_used_are_refused():
+    with pytest.raises(ValueError, match="is for sampler: vllm, but sampler is 'auto'"):
+        check_sampler("auto", VLLMSettings(memory=0.5))
+
+
+def test_sleep_on_a_cpu_is_refused(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    with pytest.raises(ValueError, match="vLLM does not sleep on a CPU; set it to 0"):
+        make_sampler("vllm", tiny_policy(), letters(), [EOS], None, VLLMSettings(sleep_level=1))
+
+
+class Asleep:
+    """An engine's part in :class:`ColocatedEngine`, noted in order."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __getattr__(self, name):
+        def call(*arguments, **options):
+            self.calls.append((name, options.get("tags") or options.get("level")))
+
+        return call
+
+
+def test_an_engine_that_slept_is_given_weights_before_its_cache(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    colocated = ColocatedEngine(letters(), None, VLLMSettings(sleep_level=2))
+    engine = Asleep()
+    monkeypatch.setattr(colocated, "_start", lambda policy: engine)
+    colocated.sync(tiny_policy())
+    assert colocated.ready
+    colocated.sleep()
+    assert not colocated.ready
+    colocated.sync(tiny_policy())
+    assert colocated.ready
+    load = [("collective_rpc", None)]
+    wake = [("wake_up", ["weights"]), *load, ("wake_up", ["kv_cache"])]
+    reset = [("reset_prefix_cache", None)]
+    assert engine.calls == [*load, *reset, ("sleep", 2), *wake, *reset]
 
 
 @pytest.mark.parametrize(
@@ -37,7 +90,6 @@ def test_without_vllm_the_message_says_what_to_install(monkeypatch):
     [
         ({"end_tokens": []}, "end_tokens is empty"),
         ({"end_tokens": [EOS], "batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"end_tokens": [EOS], "memory": 0.0}, r"must be in \(0, 1\], got 0.0"),
     ],
 )
 def test_bad_arguments(arguments, message, monkeypatch):

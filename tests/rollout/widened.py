@@ -1,9 +1,9 @@
-"""The quickstart's policy with attention heads of size 32, which vLLM serves on CPUs; 16 it doesn't.
+"""The quickstart's policy with attention heads of size 32: vLLM does not serve 16 on CPUs.
 
-It is the same function. A head of size 16 turns pairs (j, j + 8), j < 8, of its queries and keys by
-the frequencies θ^(-j/8), which in a head of size 32 are those of the pairs (2j, 2j + 16). So that is
-where they go; the rest is 0. Queries are multiplied by √2, since scores are divided by √32 then.
-What is 0 gets no gradient and stays 0: it is trained like the original, too.
+It is the same function. A head of size 16 turns pairs (j, j + 8), j < 8, of its queries and keys
+by the frequencies θ^(-j/8), which in a head of size 32 are those of the pairs (2j, 2j + 16). So
+that is where they go; the rest is 0. Queries are multiplied by √2, since scores are then divided by
+√32. What is 0 gets no gradient and stays 0: it is trained like the original, too.
 """
 
 import shutil
