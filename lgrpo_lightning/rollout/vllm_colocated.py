@@ -96,6 +96,7 @@ class ColocatedEngine:
         check_sleep(self.settings, base.device)
         # In this process, where the weights are; read by vLLM when it is imported.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         from vllm import LLM
 
         arguments: dict[str, Any] = {
@@ -112,9 +113,9 @@ class ColocatedEngine:
             arguments["max_num_seqs"] = self.batch_size
         if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
             # Lightning's processes, of which every one is an engine of its own to vLLM.
-            rank = str(torch.distributed.get_rank())
-            os.environ.setdefault("RANK", rank)
-            os.environ.setdefault("LOCAL_RANK", rank)
+            rank, place = torch.distributed.get_rank(), base.device.index
+            os.environ.setdefault("RANK", str(rank))
+            os.environ.setdefault("LOCAL_RANK", str(rank if place is None else place))
             arguments["distributed_executor_backend"] = "external_launcher"
         else:
             # vLLM makes a group of one process, which Lightning takes for a sign of several.
