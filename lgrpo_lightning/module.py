@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -16,25 +15,14 @@ from lgrpo_lightning.objective.denominators import Aggregation
 from lgrpo_lightning.optimization import default_optimizer, optimization
 from lgrpo_lightning.policy import Engine, PolicySettings, resolve_engine
 from lgrpo_lightning.policy_module import OnRewardError, PolicyModule
-from lgrpo_lightning.preflight import (
-    check_batch,
-    check_rows,
-    check_steps,
-    check_training,
-    spare_prompts,
-)
+from lgrpo_lightning.preflight import check_batch, check_rows, check_steps, check_training
 from lgrpo_lightning.resampling import DynamicSampling
 from lgrpo_lightning.resuming import CurrentRollout, fit_to_settings, note_origin
 from lgrpo_lightning.rewards import ExtractorLike, RewardLike
-from lgrpo_lightning.rollout import (
-    SamplerName,
-    SamplingSettings,
-    TokenTexts,
-    VLLMSettings,
-    seeded,
-)
+from lgrpo_lightning.rollout import SamplerName, SamplingSettings, TokenTexts, seeded
 from lgrpo_lightning.rollout.assemble import GroupRules
 from lgrpo_lightning.rollout.mismatch import mismatch
+from lgrpo_lightning.rollout.vllm_settings import VLLMSettings
 from lgrpo_lightning.rollout_maker import RolloutMaker
 from lgrpo_lightning.schedule import RolloutSchedule
 from lgrpo_lightning.scorer import Scorer
@@ -245,13 +233,11 @@ class LambdaGRPO(PolicyModule):
             self.global_rank,
             self.dynamic_sampling,
         )
-        spare = None
-        if self.dynamic_sampling is not None:
-            spare = spare_prompts(self.trainer.train_dataloader, batch)
+        loader = self.trainer.train_dataloader
         seed = self.place_seed("rollout", batch.epoch, batch.rollout)
         with self.trainer.precision_plugin.forward_context():
             self._current.rollout, totals = maker.make(
-                self.loaded_policy, self.reference, batch, schedule, seed, self.device, spare
+                self.loaded_policy, self.reference, batch, schedule, seed, self.device, loader
             )
         self._step_log.rollout(totals)
 

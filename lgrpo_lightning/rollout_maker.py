@@ -10,6 +10,7 @@ from lgrpo_lightning.collect import Collector, Sampled
 from lgrpo_lightning.data import PromptBatch
 from lgrpo_lightning.policy import Reference
 from lgrpo_lightning.policy.sharding import is_sharded
+from lgrpo_lightning.preflight import spare_prompts
 from lgrpo_lightning.resampling import DynamicSampling, replace_groups
 from lgrpo_lightning.rollout import Rollout, SamplingSettings, derive_seed
 from lgrpo_lightning.rollout.assemble import GroupRules
@@ -18,8 +19,6 @@ from lgrpo_lightning.schedule import RolloutSchedule
 from lgrpo_lightning.scorer import Scorer
 from lgrpo_lightning.tree import ProcessTree
 from lgrpo_lightning.tree.micro_batches import balanced_micro_batches
-
-Spare = Callable[[int, int], PromptBatch]
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class RolloutMaker:
         schedule: RolloutSchedule,
         seed: int,
         device: torch.device,
-        spare: Spare | None = None,
+        loader: object = None,
     ) -> tuple[Rollout, Totals]:
         """One rollout, and what is worth logging of it, as sums and counts.
 
@@ -67,8 +66,12 @@ class RolloutMaker:
             schedule: how the rollout will be worked off.
             seed: of this rollout on this process.
             device: where its tensors go.
-            spare: gives other prompts for dynamic sampling: (round, how many).
+            loader: where dynamic sampling gets other prompts from.
+
+        Raises:
+            ValueError: if dynamic sampling is on and the loader has no other prompts to give.
         """
+        spare = None if self.dynamic is None else spare_prompts(loader, batch)
 
         def draw(prompts: PromptBatch, seed: int, sync: bool = False) -> Sampled:
             return self.collector.collect(

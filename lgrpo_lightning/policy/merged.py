@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from lgrpo_lightning.policy.support import causal_lm
 
@@ -11,7 +12,8 @@ def merged_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Names and weights, a LoRA adapter added to what it adapts; tied ones by each of their names.
 
     The policy's own weights are not touched: to add the adapter and take it away again, as peft's
-    ``merge_adapter`` does, would leave the rounding of both in them, every time.
+    ``merge_adapter`` does, would leave the rounding of both in them, every time. Weights that are
+    sharded over processes are gathered one by one: all processes have to go through them at once.
 
     Args:
         policy: a causal language model of transformers, or a peft model around one.
@@ -23,7 +25,9 @@ def merged_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
             continue
         plain = name.replace(".base_layer.", ".")
         weight = parameter.detach()
-        yield plain, weight + changes[plain].to(weight.dtype) if plain in changes else weight
+        if plain in changes:
+            weight = weight + changes[plain].to(weight.dtype)
+        yield plain, weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 
 def _adapter_changes(model: nn.Module) -> dict[str, Tensor]:

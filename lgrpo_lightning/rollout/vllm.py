@@ -12,7 +12,6 @@ from transformers import PreTrainedTokenizerBase
 from lgrpo_lightning.rollout.completions import Completions
 from lgrpo_lightning.rollout.seeds import derive_seed
 from lgrpo_lightning.rollout.settings import SamplingSettings
-from lgrpo_lightning.rollout.support import is_sharded
 from lgrpo_lightning.rollout.vllm_colocated import ColocatedEngine
 from lgrpo_lightning.rollout.vllm_engine import Row, request
 from lgrpo_lightning.rollout.vllm_server import ServerEngine
@@ -64,14 +63,8 @@ class VLLMSampler:
         """Copy the policy's weights into the engine; called by all processes at once.
 
         Raises:
-            ValueError: if the weights are sharded over processes, or the engine cannot be started
-                or reached.
+            ValueError: if the engine cannot be started or reached.
         """
-        if is_sharded(policy):
-            raise ValueError(
-                "sampler: vllm takes whole weights, but these are sharded over processes (FSDP2); "
-                "use sampler: hf, or a strategy that replicates the policy (ddp)"
-            )
         self.engine.sync(policy)
 
     @torch.no_grad()

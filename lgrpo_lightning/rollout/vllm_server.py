@@ -47,18 +47,21 @@ class ServerEngine:
         if world > 1:
             distributed.barrier()  # nobody is sampling any more
         problem: list[str | None] = [None]
+        weights = merged_weights(policy)
         if world == 1 or distributed.get_rank() == 0:
             try:
-                self._load(policy)
+                self._load(policy, weights)
             except (OSError, ValueError) as error:
                 problem = [str(error)]
+        for _ in weights:  # what is left: all processes gather what is sharded
+            pass
         if world > 1:
             distributed.broadcast_object_list(problem, src=0)
         if problem[0] is not None:
             raise ValueError(problem[0])
         self.ready = True
 
-    def _load(self, policy: nn.Module) -> None:
+    def _load(self, policy: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> None:
         if not self.ready:
             tied = bool(causal_lm(policy).config.tie_word_embeddings)
             for url in self.settings.urls:
@@ -66,7 +69,7 @@ class ServerEngine:
         parent = self.settings.weights_folder or (MEMORY if MEMORY.is_dir() else None)
         folder = Path(tempfile.mkdtemp(prefix="lgrpo-weights-", dir=parent))
         try:
-            write_weights(folder, merged_weights(policy))
+            write_weights(folder, weights)
             arguments = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
             for url in self.settings.urls:
                 self._post(url, "/collective_rpc", arguments)

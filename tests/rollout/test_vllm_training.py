@@ -103,6 +103,8 @@ def check_weights(figures, steps):
 COLOCATED = ["--model.vllm.engine", "{enforce_eager: true}", "--model.vllm.memory", "0.1"]
 SHORT = ["--trainer.max_steps", "3", "--trainer.num_sanity_val_steps", "0"]
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.prompts_per_rollout", "8"]
+SHARDED = ["-c", "configs/fsdp2.yaml", "--trainer.accelerator", "cpu", "--trainer.devices", "2"]
+SHARDED += ["--trainer.precision", "32-true", "--data.prompts_per_rollout", "8"]
 
 
 def test_the_quickstart_learns(tmp_path, policy):
@@ -112,15 +114,15 @@ def test_the_quickstart_learns(tmp_path, policy):
     assert figures["eval/pass@1"][-1] > 0.9
 
 
-def test_every_process_has_an_engine(tmp_path, policy):
-    check_weights(train(tmp_path, policy, *COLOCATED, *SHORT, *TWO), 3)
+@pytest.mark.parametrize("strategy", [TWO, SHARDED], ids=["ddp", "fsdp2"])
+def test_every_process_has_an_engine(tmp_path, policy, strategy):
+    check_weights(train(tmp_path, policy, *strategy, *COLOCATED, *SHORT), 3)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_server_follows_the_policy(tmp_path, policy, server, processes):
+@pytest.mark.parametrize("strategy", [[], TWO, SHARDED], ids=["one process", "ddp", "fsdp2"])
+def test_a_server_follows_the_policy(tmp_path, policy, server, strategy):
     place = ["--model.vllm.mode", "server", "--model.vllm.urls", f"[{server}]"]
-    options = [*place, *SHORT, *(TWO if processes == 2 else [])]
-    check_weights(train(tmp_path, policy, *options), 3)
+    check_weights(train(tmp_path, policy, *strategy, *place, *SHORT), 3)
 
 
 def test_dynamic_sampling_asks_a_server_again(tmp_path, policy, server):
