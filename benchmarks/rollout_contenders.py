@@ -101,6 +101,7 @@ def contender(name: str, case: Case, model: PreTrainedModel) -> Sample:
 
     def draw(seed: int, length: int) -> int:
         settings = SamplingSettings(max_new_tokens=length)
+        sampler.sync(model)  # as before every rollout
         return int(sampler.sample(model, ids, mask, case.group, settings, seed).lengths.sum())
 
     return draw

@@ -1,5 +1,8 @@
 """Reward functions for the tests of the module, in a file that reward workers can import."""
 
+import time
+from pathlib import Path
+
 
 def token_sum(completions, completion_ids, **columns):
     """Differs between most completions, and is a function of the tokens alone."""
@@ -38,3 +41,11 @@ def row_number(completions, **columns):
 def number_where_even(completions, answer, **columns):
     """Differs within the groups whose answer is even; 1 in all others."""
     return [1.0 if int(wanted) % 2 else float(row % 2) for row, wanted in enumerate(answer)]
+
+
+def waits_for_a_file(completions, signal, **columns):
+    """1 once the file is there; 0 if it does not come."""
+    deadline = time.monotonic() + 40
+    while not Path(signal[0]).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return [float(Path(signal[0]).exists())] * len(completions)
