@@ -63,7 +63,7 @@ def collected():
     )
     runner = Asked()
     sampler = Script(tokenizer, [["2", "", "33"], ["4", "=4", "5"]])
-    collector = Collector(tokenizer, PromptEncoder(tokenizer), sampler, runner)
+    collector = Collector(tokenizer, PromptEncoder(tokenizer), sampler, [runner])
     cpu = torch.device("cpu")
     return collector.collect(None, batch, 3, SamplingSettings(), 0, cpu), runner.asked[0]
 
