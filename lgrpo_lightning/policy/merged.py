@@ -1,6 +1,8 @@
 """The policy's weights as a checkpoint without an adapter holds them."""
 
+import copy
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -9,36 +11,53 @@ from lgrpo_lightning.policy.support import causal_lm
 
 
 def merged_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Names and weights, a LoRA adapter added to what it adapts; tied ones by each of their names.
+    """Names and weights, an adapter merged into what it adapts; tied ones by each of their names.
 
-    The policy's own weights are not touched: to add the adapter and take it away again, as peft's
-    ``merge_adapter`` does, would leave the rounding of both in them, every time. Weights that are
-    sharded over processes are gathered one by one: all processes have to go through them at once.
+    The policy's own weights are not touched: to merge an adapter into them and take it out again
+    would leave the rounding of both in them, every time. Weights that are sharded over processes
+    are gathered one by one: all processes have to go through them at once.
 
     Args:
         policy: a causal language model of transformers, or a peft model around one.
     """
     model = causal_lm(policy)
-    changes = _adapter_changes(model) if model is not policy else {}
+    layers = _adapted_layers(model) if model is not policy else {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if "lora_" in name:
             continue
         plain = name.replace(".base_layer.", ".")
-        weight = parameter.detach()
-        if plain in changes:
-            weight = weight + changes[plain].to(weight.dtype)
+        weight = _merged(layers[plain]) if plain in layers else parameter.detach()
         yield plain, weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 
-def _adapter_changes(model: nn.Module) -> dict[str, Tensor]:
-    """By the name of the weight, what the active LoRA adapters add to it."""
+def check_mergeable(policy: nn.Module) -> None:
+    """Refuse weights that are no plain numbers.
+
+    Raises:
+        ValueError: if some are quantized.
+    """
+    for name, parameter in policy.named_parameters():
+        if not parameter.is_floating_point():
+            raise ValueError(
+                f"sampler: vllm is given plain weights, but {name} is held in {parameter.dtype}; "
+                "use sampler: shared_prefix with policy.quantization"
+            )
+
+
+def _adapted_layers(model: nn.Module) -> dict[str, Any]:
+    """By the name of a weight, the layer of peft that adapts it."""
     from peft.tuners.lora import LoraLayer
 
-    changes: dict[str, Tensor] = {}
-    for name, layer in model.named_modules():
-        if isinstance(layer, LoraLayer):
-            for adapter in layer.active_adapters:
-                change: Tensor = layer.get_delta_weight(adapter).detach()  # type: ignore[attr-defined]
-                before = changes.get(f"{name}.weight")
-                changes[f"{name}.weight"] = change if before is None else before + change
-    return changes
+    return {
+        f"{name}.weight": layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, LoraLayer)
+    }
+
+
+def _merged(layer: Any) -> Tensor:  # noqa: ANN401 - a layer of peft
+    """The weight of a layer with its adapters, also where they scale it (DoRA)."""
+    alone = copy.deepcopy(layer)
+    alone.merge()
+    weight: Tensor = alone.get_base_layer().weight.detach()
+    return weight

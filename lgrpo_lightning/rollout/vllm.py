@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from lgrpo_lightning.policy.merged import check_mergeable
 from lgrpo_lightning.rollout.completions import Completions
 from lgrpo_lightning.rollout.seeds import derive_seed
 from lgrpo_lightning.rollout.settings import SamplingSettings
@@ -63,8 +64,10 @@ class VLLMSampler:
         """Copy the policy's weights into the engine; called by all processes at once.
 
         Raises:
-            ValueError: if the engine cannot be started or reached.
+            ValueError: if the policy's weights are quantized, or the engine cannot be started or
+                reached.
         """
+        check_mergeable(policy)
         self.engine.sync(policy)
 
     @torch.no_grad()

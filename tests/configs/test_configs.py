@@ -14,7 +14,7 @@ from tests.configs.small_chat_model import save_small_chat_model
 
 CONFIGS = ROOT / "configs"
 BENCHMARKS = sorted((CONFIGS / "benchmarks").glob("*.yaml"))
-OVERLAYS = {"lora", "ddp", "fsdp2", "wandb"}
+OVERLAYS = {"lora", "ddp", "fsdp2", "vllm", "wandb"}
 GSM8K = ROOT.parent / "shared" / "data" / "gsm8k"
 
 
