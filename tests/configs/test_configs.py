@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lgrpo_callbacks import read_jsonl
+from lgrpo_lightning.rollout import VLLMSettings
 from tests.cli.running import ROOT, command_parser, lgrpo
 from tests.configs.small_chat_model import save_small_chat_model
 
@@ -62,6 +63,13 @@ def test_lora_adds_an_adapter_and_changes_nothing_else(parser):
     assert lora.model == full.model
     assert lora.trainer == full.trainer
     assert lora.data == full.data
+
+
+def test_vllm_servers_on_the_command_line(parser):
+    servers = "{mode: server, urls: [http://localhost:8000]}"
+    config = parser.parse_args(["fit", *composed("vllm"), "--model.vllm", servers]).fit
+    settings = VLLMSettings(**vars(config.model.vllm))
+    assert settings.urls == ["http://localhost:8000"]
 
 
 def test_one_optimizer_step_per_rollout_of_gsm8k(parser):
