@@ -28,6 +28,7 @@ from lgrpo_lightning.preflight import (
     check_names,
     check_prompts,
     check_rewards,
+    check_state,
     check_strategy,
 )
 from lgrpo_lightning.rewards import (
@@ -277,20 +278,7 @@ class PolicyModule(LightningModule):
                 shape differs. Nothing is loaded then.
         """
         own = self.state_dict()
-        missing = sorted(own.keys() - state_dict.keys())
-        unknown = sorted(state_dict.keys() - own.keys())
-        changed = [
-            f"{name} {list(value.shape)} instead of {list(own[name].shape)}"
-            for name, value in state_dict.items()
-            if name in own and value.shape != own[name].shape
-        ]
-        if missing or unknown or changed:
-            raise ValueError(
-                f"the checkpoint is not of this model ({self.policy_settings.path!r}, "
-                f"lora={self.policy_settings.lora is not None}): it lacks {len(missing)} weights "
-                f"{missing[:3]}, has {len(unknown)} unknown ones {unknown[:3]} and {len(changed)} "
-                f"of another shape {changed[:3]}"
-            )
+        check_state(state_dict, own, self.policy_settings)
         placed = {name: placed_like(own[name], value) for name, value in state_dict.items()}
         result = super().load_state_dict(placed, strict=False, assign=assign)
         result.missing_keys.clear()  # what is frozen

@@ -1,6 +1,6 @@
 """Checks that find a user's mistake before the first expensive step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from lightning.pytorch.strategies import (
@@ -9,6 +9,7 @@ from lightning.pytorch.strategies import (
     ModelParallelStrategy,
     Strategy,
 )
+from torch import Tensor
 from transformers import PretrainedConfig
 
 from lgrpo_lightning.data import PromptBatch, PromptEncoder, PromptLoader, PromptSet
@@ -177,6 +178,35 @@ def spare_prompts(loader: object, batch: PromptBatch) -> Callable[[int, int], Pr
             f"is {type(loader).__name__}; use PromptGroupDataModule, or leave dynamic_sampling out"
         )
     return partial(loader.spare, batch.epoch, batch.rollout)
+
+
+def check_state(
+    loaded: Mapping[str, Tensor], own: Mapping[str, Tensor], policy: PolicySettings
+) -> None:
+    """Refuse the weights of another model.
+
+    Args:
+        loaded: of a checkpoint.
+        own: what a checkpoint of this model would hold.
+        policy: which model this is, for the message.
+
+    Raises:
+        ValueError: if anything is missing or unknown, or a shape differs.
+    """
+    missing = sorted(own.keys() - loaded.keys())
+    unknown = sorted(loaded.keys() - own.keys())
+    changed = [
+        f"{name} {list(value.shape)} instead of {list(own[name].shape)}"
+        for name, value in loaded.items()
+        if name in own and value.shape != own[name].shape
+    ]
+    if missing or unknown or changed:
+        raise ValueError(
+            f"the checkpoint is not of this model ({policy.path!r}, "
+            f"lora={policy.lora is not None}): it lacks {len(missing)} weights "
+            f"{missing[:3]}, has {len(unknown)} unknown ones {unknown[:3]} and {len(changed)} "
+            f"of another shape {changed[:3]}"
+        )
 
 
 def check_batch(batch: object) -> PromptBatch:

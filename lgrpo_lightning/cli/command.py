@@ -160,7 +160,9 @@ class LambdaCLI(LightningCLI):
             callbacks.append(ResumedOptions(changes))
         if self.subcommand in ("validate", "test"):
             evaluators = [entry for entry in given if isinstance(entry, RewardEvaluator)]
-            self.evaluator = evaluators[0] if evaluators else RewardEvaluator()
+            self.evaluator = (
+                evaluators[0] if evaluators else RewardEvaluator(k=self.model.eval_completions)
+            )
             callbacks += [] if evaluators else [self.evaluator]
         if self.subcommand == "fit":
             callbacks += [SafeMoments(), Continuation()]
