@@ -22,15 +22,23 @@ def steps_to_redo(trainer: Trainer) -> int:
 
 
 def rewind_progress(checkpoint: dict[str, Any], steps: int) -> None:
-    """Take training steps back in the loops' progress that a checkpoint holds.
+    """Take training steps, and the end of an epoch, back in the progress that a checkpoint holds.
 
     Args:
         checkpoint: of a trainer, changed in place.
         steps: see :func:`steps_to_redo`.
     """
+    loops = checkpoint["loops"]["fit_loop"]
+    batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
+    if epochs["current"]["started"] == epochs["current"]["processed"]:
+        # Taken at the end of an epoch, where Lightning with max_steps would count an empty epoch
+        # when it resumes. At the end of its last step it does not.
+        for counts in (epochs["current"], epochs["total"]):
+            counts["processed"] = counts["completed"]
+        for counts in (batches["current"], batches["total"]):
+            counts["completed"] = counts["processed"] - 1
     if not steps:
         return
-    batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     for counts in (batches["current"], batches["total"]):
         done = counts["ready"] - steps
         counts |= dict.fromkeys(("ready", "started", "processed", "completed"), done)

@@ -189,6 +189,27 @@ def test_other_micro_batches_go_on_with_the_prompts_that_are_left(tmp_path):
     assert dealt == [(5 + i // 4, i % 4, [order[5 + i // 4]]) for i in range(10)]
 
 
+@pytest.mark.parametrize("limits", [{"max_steps": 30}, {}], ids=["with max_steps", "epochs only"])
+def test_an_epoch_that_has_ended_is_not_counted_twice(tmp_path, limits):
+    """Of 8 steps each; the checkpoint is taken where the first has ended."""
+
+    def three_epochs(callbacks=(), checkpoint=None):
+        module = make_module(micro_batch_size=2)
+        keeps = bool(callbacks)
+        trainer = make_trainer(
+            tmp_path, max_epochs=3, **limits, callbacks=list(callbacks), enable_checkpointing=keeps
+        )
+        trainer.fit(module, datamodule=make_data(eval_path=HELD_OUT), ckpt_path=checkpoint)
+        assert (trainer.global_step, trainer.current_epoch) == (24, 3)
+        return weights(module)
+
+    name = "{step}"
+    keep = ModelCheckpoint(tmp_path, filename=name, every_n_epochs=1, save_top_k=-1)
+    whole = three_epochs([keep])
+    for step in (8, 16, 24):
+        assert equal(three_epochs(checkpoint=tmp_path / f"step={step}.ckpt"), whole)
+
+
 def in_halves(folder, callbacks=(), checkpoint=None):
     """4 optimizer steps of 4 micro-batches each, evaluated in the midst of two of them."""
     module = make_module(micro_batch_size=1, num_iterations=2)
