@@ -1,5 +1,6 @@
 """What is kept of a run that ends early, and how to go on with it."""
 
+import errno
 import shlex
 import signal
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lgrpo_lightning.checkpoint_io import CheckpointWriteError
 from lgrpo_lightning.cli.run_folder import CHECKPOINTS, newest_checkpoint, shown_path
 
 
@@ -25,9 +27,17 @@ class SaveBeforeEnd(Callback):
     ) -> None:
         """Decide; the checkpoint callbacks come after this one."""
         together = trainer.world_size == 1 or isinstance(exception, SIGTERMException)
+        together = together and not is_full_disk(exception)  # it would fail again
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint):
                 callback.save_on_exception = together
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether there is no room, or no permission, for what was to be written."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return isinstance(error, CheckpointWriteError)
 
 
 def exit_code(end: SystemExit) -> Any:  # noqa: ANN401 - sys.exit takes anything

@@ -18,6 +18,7 @@ import lgrpo_callbacks
 from lgrpo_lightning.checkpoint_io import CheckpointWriteError
 from lgrpo_lightning.cli.command import ConfigError, LambdaCLI
 from lgrpo_lightning.cli.console import console
+from lgrpo_lightning.cli.interruption import is_full_disk
 from lgrpo_lightning.cli.run_folder import is_first_process
 from lgrpo_lightning.rewards.runner import RewardError
 from lgrpo_lightning.study.command import main as run_study
@@ -51,6 +52,10 @@ def main(args: list[str] | None = None) -> None:
         if not _is_ours(error):
             raise
         _fail(str(error))
+    except OSError as error:
+        if not is_full_disk(error):
+            raise
+        _fail(f"a log or history cannot be written: {error.strerror}. Make room, then go on")
     except KeyboardInterrupt:  # before training; later it is Lightning that ends the run
         sys.exit(130)
     except torch.OutOfMemoryError as error:

@@ -1,6 +1,7 @@
 """Loading a causal language model, with or without a LoRA adapter, and its tokenizer."""
 
 import logging
+import pickle
 from typing import Any
 
 import torch
@@ -31,7 +32,8 @@ def load_policy(settings: PolicySettings) -> nn.Module:
     asked for.
 
     Raises:
-        ValueError: if the model cannot be found or is no causal language model.
+        ValueError: if the model cannot be found, is no causal language model, or has weights whose
+            loading could run code.
     """
     config = settings.load_config()
     dtype = "auto" if settings.dtype == "auto" else getattr(torch, settings.dtype)
@@ -45,6 +47,12 @@ def load_policy(settings: PolicySettings) -> nn.Module:
             trust_remote_code=settings.trust_remote_code,
             **_quantization(settings),
         )
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"policy.path {settings.path!r}: refused, and nothing of it was run: its weights are a "
+            "pickle that holds more than plain data, which could run code. Take a copy of the "
+            "model with model.safetensors"
+        ) from error
     except (OSError, ValueError) as error:
         raise ValueError(refusal(settings.path, "model", error)) from error
     if settings.disable_dropout:
