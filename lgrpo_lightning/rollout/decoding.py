@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lgrpo_lightning.rollout.key_values import KeyValueStore, compacted
-from lgrpo_lightning.rollout.passes import prompt_pass, token_pass
+from lgrpo_lightning.rollout.passes import TokenPass, prompt_pass
 from lgrpo_lightning.rollout.row_layout import RowLayout
 from lgrpo_lightning.rollout.shared_attention import (
     SharedPrefixAttention,
@@ -34,6 +34,7 @@ class Decoding:
     def __init__(self, policy: nn.Module, task: Task) -> None:
         self.policy = policy
         self.task = task
+        self.token_pass = TokenPass(policy, task.prompt_ids.device)
         self.num_rows = task.num_rows
         shape, device = (self.num_rows, task.max_new_tokens), task.prompt_ids.device
         self.ids = torch.full(shape, task.pad_token, device=device)
@@ -125,7 +126,7 @@ class Decoding:
             self.step - first + 1,
         )
         positions = self.prompt_lengths[self.row_numbers // self.task.group_size] + places
-        logits = token_pass(self.policy, self.tokens, positions, attention)
+        logits = self.token_pass(self.tokens, positions, attention)
         self.step += 1
         self._draw(logits, slice(None))
 

@@ -87,6 +87,8 @@ def pick(weights: Tensor, uniform: Tensor) -> Tensor:
     Returns:
         [n] long; never a column of weight 0.
     """
+    if weights.shape[1] <= BLOCK:
+        return _invert(weights, uniform[:, 1])
     blocks = F.pad(weights, (0, -weights.shape[1] % BLOCK)).view(len(weights), -1, BLOCK)
     block = _invert(blocks.sum(-1), uniform[:, 0])
     rows = torch.arange(len(weights), device=weights.device)

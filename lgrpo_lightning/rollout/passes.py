@@ -42,37 +42,48 @@ def prompt_pass(
     return states, output.logits[:, -1]
 
 
-def token_pass(
-    policy: nn.Module, tokens: Tensor, positions: Tensor, attention: SharedPrefixAttention
-) -> Tensor:
-    """Run one token of each row, with the policy's attention replaced.
+class TokenPass:
+    """Runs one token of each row, with the policy's attention replaced.
 
     Args:
         policy: the model.
-        tokens: [n] long.
-        positions: [n] long, from the beginning of the prompt.
-        attention: holds what was run before, and takes in this token.
-
-    Returns:
-        The logits [n, V] of the next tokens.
-
-    Raises:
-        ValueError: if the model does not leave its attention to it.
+        device: where it is.
     """
-    output = policy(
-        input_ids=tokens.unsqueeze(1),
-        position_ids=positions.unsqueeze(1),
+
+    def __init__(self, policy: nn.Module, device: torch.device) -> None:
+        self.policy = policy
+        self.num_layers = causal_lm(policy).config.get_text_config().num_hidden_layers
         # A finished mask of four dimensions: the model builds none of its own.
-        attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=tokens.device),
-        use_cache=False,
-        **{ARGUMENT: attention},
-    )
-    layers = causal_lm(policy).config.get_text_config().num_hidden_layers
-    if attention.calls != layers:
-        raise ValueError(
-            f"{type(causal_lm(policy)).__name__} called the shared-prefix attention "
-            f"{attention.calls} times with {layers} layers, so its attention cannot be replaced; "
-            "use sampler: hf"
+        self.no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
+
+    def __call__(
+        self, tokens: Tensor, positions: Tensor, attention: SharedPrefixAttention
+    ) -> Tensor:
+        """Run the newest tokens.
+
+        Args:
+            tokens: [n] long.
+            positions: [n] long, from the beginning of the prompt.
+            attention: holds what was run before, and takes in these tokens.
+
+        Returns:
+            The logits [n, V] of the next tokens.
+
+        Raises:
+            ValueError: if the model does not leave its attention to it.
+        """
+        output = self.policy(
+            input_ids=tokens.unsqueeze(1),
+            position_ids=positions.unsqueeze(1),
+            attention_mask=self.no_mask,
+            use_cache=False,
+            **{ARGUMENT: attention},
         )
-    logits: Tensor = output.logits[:, -1]
-    return logits
+        if attention.calls != self.num_layers:
+            raise ValueError(
+                f"{type(causal_lm(self.policy)).__name__} called the shared-prefix attention "
+                f"{attention.calls} times with {self.num_layers} layers, so its attention cannot "
+                "be replaced; use sampler: hf"
+            )
+        logits: Tensor = output.logits[:, -1]
+        return logits

@@ -48,7 +48,7 @@ class RowLayout:
         """The inverse of :meth:`spread`."""
         heads, size = states.shape[1], states.shape[3]
         _, back = self._indices(heads)
-        by_row = states.view(self.num_prompts * heads * self.width, -1).index_select(0, back)
+        by_row = states.reshape(self.num_prompts * heads * self.width, -1).index_select(0, back)
         return by_row.view(len(self.slots), heads, -1, size)
 
     def _indices(self, heads: int) -> tuple[Tensor, Tensor]:

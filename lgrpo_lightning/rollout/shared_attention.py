@@ -26,6 +26,7 @@ from lgrpo_lightning.rollout.row_layout import RowLayout, no_entry
 
 IMPLEMENTATION = "shared_prefix"
 ARGUMENT = "shared_prefix"
+FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 class SharedPrefixAttention:
@@ -71,13 +72,14 @@ class SharedPrefixAttention:
         self.completions.append(layer, self._places_of(key.shape[1]), key, value)
         keys = self.completions.keys[layer][:rows, :, : self.span]
         values = self.completions.values[layer][:rows, :, : self.span]
-        scaled = query.to(keys.dtype) * (size**-0.5 if scale is None else scale)
-        grouped = scaled.view(rows, key.shape[1], -1, size)
-        prompt = self.layout.collect(self._attend_to_prompts(layer, self.layout.spread(grouped)))
-        scores = _scores(grouped, keys, self.bias)
-        shares = torch.cat([scores, prompt[..., -1:]], dim=-1).softmax(-1)
+        if scale is None:
+            scale = size**-0.5
+        grouped = query.to(keys.dtype).view(rows, key.shape[1], -1, size)
+        prompt, normaliser = self._attend_to_prompts(layer, grouped, scale)
+        scores = _scores(grouped * scale, keys, self.bias)
+        shares = torch.cat([scores, normaliser], dim=-1).softmax(-1)
         attended = shares[..., :-1].to(values.dtype) @ values
-        merged = attended + shares[..., -1:] * prompt[..., :-1]
+        merged = torch.addcmul(attended.to(shares.dtype), shares[..., -1:], prompt)
         return merged.to(query.dtype).reshape(rows, 1, heads, -1)
 
     def _places_of(self, heads: int) -> Tensor | int:
@@ -88,16 +90,30 @@ class SharedPrefixAttention:
             self._places[heads] = self.completions.flat_places(self.places, heads)
         return self._places[heads]
 
-    def _attend_to_prompts(self, layer: int, query: Tensor) -> Tensor:
-        """Outputs and, as a last column, log-normalisers: [q, K, m·r, E] to [q, K, m·r, E' + 1]."""
+    def _attend_to_prompts(
+        self, layer: int, query: Tensor, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs [n, K, r, E'] and log-normalisers [n, K, r, 1] of queries [n, K, r, E]."""
         keys = self.prompts.keys[layer][: self.layout.num_prompts]
         values = self.prompts.values[layer][: self.layout.num_prompts]
-        scores = _scores(query, keys, self.layout.prompt_bias)
+        spread = self.layout.spread(query)  # [q, K, m·r, E]
+        bias = self.layout.prompt_bias
+        if _is_fused(spread, values):
+            attended, normaliser = FUSED(spread, keys, values, attn_mask=bias, scale=scale)
+            return self.layout.collect(attended), self.layout.collect(normaliser.unsqueeze(-1))
+        scores = _scores(spread * scale, keys, bias)
         top = scores.amax(-1, keepdim=True)
         shares = scores.sub_(top).exp_()
         total = shares.sum(-1, keepdim=True)
         attended = shares.to(values.dtype) @ values
-        return torch.cat([attended / total, top + total.log()], dim=-1)
+        both = self.layout.collect(torch.cat([attended / total, top + total.log()], dim=-1))
+        return both[..., :-1], both[..., -1:]
+
+
+def _is_fused(query: Tensor, values: Tensor) -> bool:
+    """Whether torch has the attention in one operation that gives the normalisers, too."""
+    same = query.shape[-1] == values.shape[-1]
+    return query.device.type == "cpu" and query.dtype == torch.float32 and same
 
 
 def _scores(query: Tensor, keys: Tensor, bias: Tensor | None) -> Tensor:

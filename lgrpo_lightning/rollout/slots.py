@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lgrpo_lightning.rollout.key_values import KeyValueStore
-from lgrpo_lightning.rollout.passes import token_pass
+from lgrpo_lightning.rollout.passes import TokenPass
 from lgrpo_lightning.rollout.row_layout import FixedLayout
 from lgrpo_lightning.rollout.shared_attention import SharedPrefixAttention
 from lgrpo_lightning.rollout.task import Task
@@ -133,7 +133,8 @@ class Slots:
             enabled=torch.is_autocast_enabled(kind),
             cache_enabled=False,
         ):
-            logits = token_pass(policy, self.tokens[:count], positions, attention)
+            run = TokenPass(policy, places.device)
+            logits = run(self.tokens[:count], positions, attention)
         self._draw(logits, slice(count))
 
     def _draw(self, logits: Tensor, slots: slice | Tensor) -> None:
