@@ -10,7 +10,9 @@ whose time is not counted; the reward here takes microseconds.
 
 Besides: the share of a step that λ itself takes, the process tree and its set sizes.
 
-    python -m benchmarks.step --steps 3 --turns 2 --json step.json
+The last line is the figures as JSON.
+
+    python -m benchmarks.step --steps 3 --turns 2
 """
 
 import argparse
@@ -244,7 +246,6 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=2, help="runs of each side (default: 2)")
     parser.add_argument("--models", nargs="*", default=["tiny", "7M"], choices=MODELS)
     parser.add_argument("--kl", type=float, nargs="*", default=[0.0, 0.04], help="β")
-    parser.add_argument("--json", type=Path, help="also write the figures there")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print("| model | β | TRL, s | lgrpo, s | TRL ÷ lgrpo | λ's share |\n|---|---|---|---|---|---|")
@@ -262,8 +263,7 @@ def main() -> None:
             f"{tree / own:.2%} |",
             flush=True,
         )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":
