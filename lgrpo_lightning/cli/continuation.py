@@ -5,9 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lgrpo_lightning.cli.metrics_csv import MetricsCSV, Row, read_rows
+
+_BEST = (
+    "best_model_path",
+    "best_model_score",
+    "best_k_models",
+    "kth_best_model_path",
+    "kth_value",
+    "current_score",
+)
 
 
 class Continuation(Callback):
@@ -24,6 +34,7 @@ class Continuation(Callback):
     def __init__(self) -> None:
         self._evaluated = True
         self._before: dict[str, Any] = {}
+        self._best: dict[str, Any] = {}  # what ModelCheckpoints kept, by their state's key
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here to the end a checkpoint finds the evaluation undone."""
@@ -61,9 +72,11 @@ class Continuation(Callback):
     ) -> None:
         """Take over what was still to come."""
         self._before = checkpoint.get("lgrpo_continuation", {})
+        self._best = checkpoint.get("callbacks", {})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Catch up with the moment of the checkpoint."""
+        self._keep_best(trainer)
         before, self._before = self._before, {}
         if not before:
             return
@@ -74,6 +87,18 @@ class Continuation(Callback):
                 logger.save()
         if before["evaluate"] and trainer.enable_validation:
             _evaluate(trainer)
+
+    def _keep_best(self, trainer: Trainer) -> None:
+        """Hold later checkpoints against the best so far, which Lightning forgets in a new folder.
+
+        The file stays in the former folder.
+        """
+        for callback in trainer.checkpoint_callbacks:
+            state = self._best.get(callback.state_key)
+            if isinstance(callback, ModelCheckpoint) and callback.monitor and state:
+                for name in _BEST:
+                    setattr(callback, name, state[name])
+        self._best = {}
 
     def _copy_rows(self, trainer: Trainer, counts: dict[str, int]) -> None:
         loggers = [logger for logger in trainer.loggers if isinstance(logger, MetricsCSV)]

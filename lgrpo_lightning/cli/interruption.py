@@ -28,9 +28,11 @@ class SaveBeforeEnd(Callback):
         """Decide; the checkpoint callbacks come after this one."""
         together = trainer.world_size == 1 or isinstance(exception, SIGTERMException)
         together = together and not is_full_disk(exception)  # it would fail again
-        for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint):
-                callback.save_on_exception = together
+        callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+        # One is enough, if possible that which keeps the last.
+        callbacks.sort(key=lambda callback: not callback.save_last)
+        for number, callback in enumerate(callbacks):
+            callback.save_on_exception = together and number == 0
 
 
 def is_full_disk(error: BaseException) -> bool:

@@ -6,7 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lgrpo_lightning.cli.continuation import Continuation
 from lgrpo_lightning.cli.metrics_csv import MetricsCSV, read_rows
 from lgrpo_lightning.cli.options import checkpoint_to_load
 from tests.cli.running import config, lgrpo
@@ -25,6 +28,8 @@ trainer:
       init_args: {every_n_steps: 1, picture: false}
     - class_path: lightning.pytorch.callbacks.ModelCheckpoint
       init_args: {every_n_train_steps: 1, save_top_k: -1, save_last: true, filename: "{step}"}
+    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+      init_args: {monitor: eval/reward, mode: max, save_top_k: -1, filename: "evaluated-{step}"}
 model: {micro_batch_size: 1}
 """
 
@@ -52,22 +57,24 @@ def whole(tmp_path_factory):
     return last_run(folder, "whole")
 
 
-@pytest.mark.parametrize("step", [1, 2, 6])
-def test_after_a_kill_at_the_checkpoint_nothing_is_lost(whole, step):
+@pytest.mark.parametrize("taken", ["step=1", "step=2", "evaluated-step=4", "step=6"])
+def test_after_a_kill_at_the_checkpoint_nothing_is_lost(whole, taken):
     """A checkpoint as a killed run leaves it: its figures not logged, its evaluation not made."""
-    folder, name = whole.parents[2], f"killed-{step}"
+    folder, name, step = whole.parents[2], f"killed-{taken}", int(taken[-1])
     killed = folder / "runs" / name / "killed"
     (killed / "checkpoints").mkdir(parents=True)
-    shutil.copy(whole / "checkpoints" / f"step={step}.ckpt", killed / "checkpoints")
+    shutil.copy(whole / "checkpoints" / f"{taken}.ckpt", killed / "checkpoints")
     outcome = fit(folder, name, "--ckpt_path", "last")
     assert outcome.code == 0, outcome.err
     resumed = last_run(folder, name)
     assert equal(final_state(resumed), final_state(whole))
-    earlier = {
-        path.name for path in (whole / "evaluations").iterdir() if int(path.stem[-8:]) < step
-    }
     expected, found = logs(whole), logs(resumed)
-    expected["evaluations"] = [e for e in expected["evaluations"] if e[0] not in earlier]
+    first = step + taken.startswith("evaluated")  # of the evaluations that are still to be made
+    expected["evaluations"] = [
+        (name, problems)
+        for name, problems in expected["evaluations"]
+        if int(Path(name).stem[-8:]) >= first
+    ]
     for kind in expected:
         assert not difference(expected[kind], found[kind]), kind
 
@@ -127,3 +134,20 @@ def test_a_new_column_keeps_every_row_at_any_moment(tmp_path, monkeypatch):
 def test_a_line_cut_short_is_no_row(tmp_path):
     (tmp_path / "metrics.csv").write_text("a,step\n1.5,0\n2.")
     assert read_rows(tmp_path / "metrics.csv") == [{"a": 1.5, "step": 0}]
+
+
+@pytest.mark.parametrize("monitor", ["eval/reward", None])
+def test_the_best_so_far_stays_the_best(tmp_path, monitor):
+    former = ModelCheckpoint(tmp_path / "former", monitor=monitor, mode="max")
+    former.best_model_score, former.best_k_models = torch.tensor(0.9), {"a": torch.tensor(0.9)}
+    former.kth_best_model_path, former.kth_value = "a", torch.tensor(0.9)
+    checkpoint = {"callbacks": {former.state_key: former.state_dict()}}
+    callback = ModelCheckpoint(tmp_path / "new", monitor=monitor, mode="max")
+    strategy = SimpleNamespace(reduce_boolean_decision=bool)
+    trainer = SimpleNamespace(checkpoint_callbacks=[callback], strategy=strategy)
+    continuation = Continuation()
+    continuation.on_load_checkpoint(trainer, None, checkpoint)
+    with pytest.warns(UserWarning, match="The dirpath has changed"):
+        callback.load_state_dict(former.state_dict())
+    continuation.on_train_start(trainer, None)
+    assert callback.check_monitor_top_k(trainer, torch.tensor(0.5)) == (monitor is None)
