@@ -52,6 +52,7 @@ class Decoding:
         self.row_numbers = self.ids.new_empty(0)  # [n], the rows as a tensor
         self.tokens = self.ids.new_empty(0)  # [n], drawn last
         self.drawn = self.ids.new_empty(0)  # [n], how many have been drawn
+        self.positions = self.ids.new_empty(0)  # [n], of the next tokens to be drawn
         self.prompt_lengths = task.prompt_mask.sum(-1)  # [B]
         self.layout: RowLayout | None = None  # None after a row or a prompt has come or gone
 
@@ -111,40 +112,40 @@ class Decoding:
         self.row_numbers = torch.tensor(self.rows, device=self.ids.device)
         self.drawn = torch.cat([self.drawn, self.drawn.new_zeros(len(rows))])
         self.tokens = torch.cat([self.tokens, self.tokens.new_zeros(len(rows))])
+        self.positions = torch.cat([self.positions, self.prompt_lengths[prompts]])
         self.layout = None
-        self._draw(logits, slice(before, None))
+        self._draw(logits, before)
 
     def _step(self) -> None:
         """Run the newest token of each row and draw the next."""
-        places = self.drawn - 1
         first, last = min(self.starts), max(self.starts)
         attention = SharedPrefixAttention(
             self.prompts,
             self.completions,
             self._layout(),
-            self.step - first if first == last else places,
+            self.step - first if first == last else self.drawn - 1,
             self.step - first + 1,
         )
-        positions = self.prompt_lengths[self.row_numbers // self.task.group_size] + places
-        logits = self.token_pass(self.tokens, positions, attention)
+        logits = self.token_pass(self.tokens, self.positions - 1, attention)
         self.step += 1
-        self._draw(logits, slice(None))
+        self._draw(logits, 0)
 
-    def _draw(self, logits: Tensor, slots: slice) -> None:
-        """Draw the next tokens of some slots, and let rows that have ended go."""
-        rows, at = self.row_numbers[slots], self.drawn[slots]
+    def _draw(self, logits: Tensor, first: int) -> None:
+        """Draw the next tokens of all slots from one on, and let rows that have ended go."""
+        rows, at = self.row_numbers[first:], self.drawn[first:]
         tokens, logprobs = self.task.distribution.draw(logits, self.task.noise[rows, at])
         self.ids[rows, at] = tokens
         self.logprobs[rows, at] = logprobs.float()
         lengths = at + 1
-        self.tokens[slots], self.drawn[slots] = tokens, lengths
+        self.tokens[first:] = tokens
+        self.drawn[first:] = lengths
+        self.positions[first:] += 1
         ended = self.task.endings.ended(tokens, self.ids, rows, lengths)
         done = ended | (lengths == self.task.max_new_tokens)
         if not bool(done.any()):
             return
         self.lengths[rows[done]] = lengths[done]
         self.finished[rows[done]] = ended[done]
-        first = slots.start or 0
         self._remove([first + slot for slot in done.nonzero().flatten().tolist()])
 
     def _remove(self, slots: list[int]) -> None:
@@ -154,8 +155,8 @@ class Decoding:
         self.rows = [self.rows[slot] for slot in order]
         self.starts = [self.starts[slot] for slot in order]
         kept = torch.tensor(order, dtype=torch.long, device=self.ids.device)
-        self.row_numbers, self.tokens, self.drawn = (
-            values[kept] for values in (self.row_numbers, self.tokens, self.drawn)
+        self.row_numbers, self.tokens, self.drawn, self.positions = (
+            values[kept] for values in (self.row_numbers, self.tokens, self.drawn, self.positions)
         )
         self.layout = None
         needed = {row // self.task.group_size for row in self.rows}

@@ -90,9 +90,7 @@ class SharedPrefixAttention:
             self._places[heads] = self.completions.flat_places(self.places, heads)
         return self._places[heads]
 
-    def _attend_to_prompts(
-        self, layer: int, query: Tensor, scale: float
-    ) -> tuple[Tensor, Tensor]:
+    def _attend_to_prompts(self, layer: int, query: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """Outputs [n, K, r, E'] and log-normalisers [n, K, r, 1] of queries [n, K, r, E]."""
         keys = self.prompts.keys[layer][: self.layout.num_prompts]
         values = self.prompts.values[layer][: self.layout.num_prompts]

@@ -38,6 +38,23 @@ def test_greedy_equals_generate(family):
         torch.testing.assert_close(out.logprobs, expected.logprobs, atol=1e-4, rtol=0)
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    texts=st.lists(st.text("abcdef", min_size=1, max_size=9), min_size=1, max_size=5),
+    group_size=st.integers(1, 3),
+    batch_size=st.integers(1, 12),
+    length=st.integers(1, 20),
+)
+def test_greedy_equals_generate_in_any_batch(texts, group_size, batch_size, length):
+    policy = tiny_policy()
+    arguments = {"temperature": 0.0, "max_new_tokens": length}
+    expected = generated(policy, texts, group_size, **arguments)
+    out = draw(policy, texts, group_size, batch_size=batch_size, **arguments)
+    assert torch.equal(out.ids, expected.ids)
+    assert torch.equal(out.mask, expected.mask)
+    torch.testing.assert_close(out.logprobs, expected.logprobs, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("family", sorted(SHARED_PREFIX_FAMILIES))
 def test_logprobs_equal_the_padded_engine(family):
     policy = tiny_policy(family)
