@@ -1,7 +1,7 @@
 """Tables of the map of where λ helps, in Markdown."""
 
 import json
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path
 
 from lgrpo_lightning.study.results import Record
@@ -22,7 +22,7 @@ def write_report(table: TrapTable, folder: Path) -> str:
             _temperatures(table),
             f"Steps until half of the runs are solved, group size {table.contrast_group_size}",
             _speed(table),
-            _edges(table),
+            edges(table),
         ]
     )
     (folder / "map.md").write_text(text + "\n", encoding="utf-8")
@@ -79,13 +79,14 @@ def _half_time(record: Record) -> str:
     return f"– ({record['curve'][-1]:.2f} solved)"
 
 
-def _edges(table: TrapTable) -> str:
-    edges: Sequence[Record] = table.at_edge()
+def edges(table: TrapTable) -> str:
+    """In how many cells the best learning rate may lie beyond those that were tried."""
+    edges = table.at_edge()
     if not edges:
         return "No best learning rate was the smallest or the largest that was tried."
-    names = "; ".join(
-        f"{r['cell']['weighting']} with {r['cell']['optimizer']}, depth "
-        f"{r['cell']['trap']['depth']}, G {r['cell']['group_size']}: {r['learning_rate']:g}"
-        for r in edges
+    counts = Counter(f"{r['cell']['optimizer']}, depth {r['cell']['trap']['depth']}" for r in edges)
+    names = "; ".join(f"{place}: {count}" for place, count in counts.items())
+    return (
+        f"In {len(edges)} of {len(table.records)} cells the best learning rate was the smallest or "
+        f"the largest that was tried, and neither all runs nor none were solved ({names})."
     )
-    return f"The best learning rate was the smallest or the largest that was tried: {names}."

@@ -5,6 +5,8 @@ import pytest
 from lgrpo_lightning.study.landscape import Trap
 from lgrpo_lightning.study.tabular import TabularRun
 from lgrpo_lightning.study.trap_map import Budget, TrapMap, tune_and_run
+from lgrpo_lightning.study.trap_report import edges
+from lgrpo_lightning.study.trap_table import TrapTable
 
 SMALL = Budget(steps=20, tuning_runs=2, runs=2)
 
@@ -47,6 +49,22 @@ def test_report_holds_every_cell_and_draws_the_map(tmp_path):
     assert (tmp_path / "map.png").stat().st_size > 10_000
     assert len(json.loads((tmp_path / "map.json").read_text())) == len(records)
     assert (tmp_path / "map.md").read_text().strip() == text.strip()
+
+
+def test_a_learning_rate_at_the_edge_is_told():
+    cell = {
+        **{"weighting": "GRPO", "optimizer": "SGD", "group_size": 4, "temperature": 1.0},
+        "trap": {"depth": 2, "easy": 0.5},
+    }
+    tuning = [{"learning_rate": rate} for rate in (1.0, 2.0, 4.0)]
+    records = [
+        {"cell": cell, "tuning": tuning, "learning_rate": rate, "solved": solved, "runs": 9}
+        for rate, solved in ((4.0, 5), (4.0, 9), (2.0, 5), (1.0, 0))
+    ]
+    text = edges(TrapTable(records, 1, 4))
+    assert "In 1 of 4 cells" in text
+    assert "(SGD, depth 2: 1)" in text
+    assert edges(TrapTable(records[1:], 1, 4)).startswith("No best learning rate")
 
 
 @pytest.mark.parametrize(
