@@ -4,7 +4,8 @@
 
 with the head's W and b, the model's logit scale s and soft cap c, and the temperature τ. The
 vocabulary is walked in tiles: forward keeps only the logsumexp of each token, backward computes
-each tile again. Memory is one tile and the gradient of W instead of [n, V] several times over.
+each tile again, unless they are few. Memory is one tile and the gradient of W instead of [n, V]
+several times over.
 
 Legend: n tokens, D hidden size, V vocabulary.
 """
@@ -19,6 +20,7 @@ from lgrpo_lightning.policy.logit_tiles import (
     LogitTransform,
     TileSums,
     adding,
+    keeps,
     product,
     project,
     slopes_of,
@@ -69,10 +71,17 @@ class _SelectedLogprobs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         compute = compute_dtype(hidden)
         chosen, lse, entropy = [], [], []
+        kept: list[Tensor] | None = [] if keeps(hidden, len(weight)) else None
         with torch.autocast(hidden.device.type, enabled=False):
             for rows in token_blocks(hidden):
                 sums = _walk(
-                    hidden[rows].to(compute), weight, bias, targets[rows], transform, return_entropy
+                    hidden[rows].to(compute),
+                    weight,
+                    bias,
+                    targets[rows],
+                    transform,
+                    return_entropy,
+                    kept,
                 )
                 total = sums.top + sums.mass.log()
                 chosen.append(sums.chosen)
@@ -80,7 +89,7 @@ class _SelectedLogprobs(torch.autograd.Function):
                 if sums.energy is not None:
                     entropy.append(total - sums.energy / sums.mass)
         total = torch.cat(lse)
-        ctx.save_for_backward(hidden, weight, bias, targets, total)
+        ctx.save_for_backward(hidden, weight, bias, targets, total, *(kept or ()))
         ctx.transform, ctx.compute = transform, compute
         if not return_entropy:
             return torch.cat(chosen) - total, None
@@ -91,7 +100,8 @@ class _SelectedLogprobs(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        hidden, weight, bias, targets, lse = ctx.saved_tensors
+        hidden, weight, bias, targets, lse, *tiles = ctx.saved_tensors
+        kept = iter(tiles)
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.zeros_like(hidden, dtype=lse.dtype) if needs_hidden else None
         grad_weight = torch.zeros_like(weight) if needs_weight else None
@@ -101,8 +111,9 @@ class _SelectedLogprobs(torch.autograd.Function):
                 states = hidden[rows].to(ctx.compute)
                 for part in vocabulary_tiles(states, len(weight)):
                     tile = weight[part].to(ctx.compute)
+                    raw = next(kept) if tiles else project(states, tile, biases(bias, part))
                     slopes = slopes_of(
-                        project(states, tile, None if bias is None else bias[part]),
+                        raw,
                         targets[rows] - part.start,
                         lse[rows],
                         gradient[rows],
@@ -127,8 +138,9 @@ def _walk(
     targets: Tensor,
     transform: LogitTransform,
     with_entropy: bool,
+    kept: list[Tensor] | None,
 ) -> TileSums:
-    """The sums of one block of tokens over the vocabulary."""
+    """The sums of one block of tokens over the vocabulary; adds its tiles to ``kept``."""
     wide = torch.promote_types(states.dtype, torch.float32)
     zeros = torch.zeros(len(states), dtype=wide, device=states.device)
     # Tensors of their own each, since compilers tell aliases from others.
@@ -141,9 +153,16 @@ def _walk(
     add = adding(states.device)
     for part in vocabulary_tiles(states, len(weight)):
         tile = weight[part].to(states.dtype)
-        raw = project(states, tile, None if bias is None else bias[part])
+        raw = project(states, tile, biases(bias, part))
+        if kept is not None:
+            kept.append(raw)
         sums = add(sums, raw, targets - part.start, transform)
     return sums
+
+
+def biases(bias: Tensor | None, part: slice) -> Tensor | None:
+    """Those of a part of the vocabulary."""
+    return None if bias is None else bias[part]
 
 
 def compute_dtype(hidden: Tensor) -> torch.dtype:

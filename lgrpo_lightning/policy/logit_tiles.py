@@ -20,6 +20,9 @@ LARGE_TILE = 2**25
 # Tokens of a tile, so that its vocabulary side stays long enough to be fast.
 MAX_TOKENS = {"cpu": 2**12}
 LARGE_MAX_TOKENS = 2**14
+# Logits that are few enough to be kept for backward, 32 MiB in float32, rather than computed again.
+KEPT = {"cpu": 2**23}
+LARGE_KEPT = LARGE_TILE
 
 HALF = (torch.bfloat16, torch.float16)
 # Products of half precision whose float32 sums are not rounded, since torch 2.8 for CUDA.
@@ -173,6 +176,11 @@ def token_blocks(states: Tensor) -> list[slice]:
     """The tokens in blocks; one empty block for none."""
     count, most = len(states), MAX_TOKENS.get(states.device.type, LARGE_MAX_TOKENS)
     return [slice(at, min(at + most, count)) for at in range(0, max(count, 1), most)]
+
+
+def keeps(states: Tensor, vocabulary: int) -> bool:
+    """Whether the logits of these tokens are few enough to be kept."""
+    return len(states) * vocabulary <= KEPT.get(states.device.type, LARGE_KEPT)
 
 
 def vocabulary_tiles(states: Tensor, vocabulary: int) -> list[slice]:

@@ -67,42 +67,64 @@ class PathAttention:
         """
         self.calls += 1
         num_rows, heads, length = query.shape[:3]
-        states = tuple(part.transpose(1, 2).flatten(0, 1) for part in (query, key, value))
-        outputs, at = [], 0
+        sizes, at = [], 0
         for group in self.packed.groups:
-            outputs.append(value.new_zeros(group.start - at, heads, value.shape[-1]))
+            sizes += [group.start - at, group.prompt_length, group.num_nodes]
             at = group.node_start + group.num_nodes
-            outputs += self._attend_within(group, states, scoring)
-        outputs.append(value.new_zeros(num_rows * length - at, heads, value.shape[-1]))
+        sizes.append(num_rows * length - at)
+        # Split rather than sliced: a slice's gradient is as large as all it was taken from.
+        states = [
+            torch.split(part.transpose(1, 2).flatten(0, 1), sizes) for part in (query, key, value)
+        ]
+        outputs = []
+        for index, group in enumerate(self.packed.groups):
+            _, prompt, nodes = (
+                tuple(part[3 * index + offset] for part in states) for offset in range(3)
+            )
+            outputs.append(value.new_zeros(sizes[3 * index], heads, value.shape[-1]))
+            outputs += self._attend_within(group, prompt, nodes, scoring)
+        outputs.append(value.new_zeros(sizes[-1], heads, value.shape[-1]))
         return torch.cat(outputs).view(num_rows, length, heads, -1)
 
     def _attend_within(
-        self, group: PackedGroup, states: tuple[Tensor, ...], scoring: Scoring
+        self,
+        group: PackedGroup,
+        prompt: tuple[Tensor, ...],
+        nodes: tuple[Tensor, ...],
+        scoring: Scoring,
     ) -> list[Tensor]:
         """Outputs of a group's prompt and nodes, [p, H, E'] and [n, H, E']."""
-        prompt = slice(group.start, group.node_start)
-        nodes = slice(group.node_start, group.node_start + group.num_nodes)
-        query, key, value = (part[prompt].transpose(0, 1).unsqueeze(0) for part in states)
+        query, key, value = (part.transpose(0, 1).unsqueeze(0) for part in prompt)
         mask = self._mask(0, group.prompt_length, scoring.window, query)
         outputs = [attention(query, key, value, mask, scoring)[0].transpose(0, 1)]
         if not group.num_nodes:
             return outputs
-        rows = [_TakePaths.apply(part[nodes], group.paths) for part in states]  # type: ignore[no-untyped-call]
-        found, at = [], 0
-        for batch in group.paths.batches:
-            end = at + batch.leaves * batch.length
-            queries, keys, values = (
-                part[at:end].view(batch.leaves, batch.length, *part.shape[1:]).transpose(1, 2)
-                for part in rows
-            )  # [S, heads, T, E]
-            keys = torch.cat([key.expand(batch.leaves, -1, -1, -1), keys], dim=2)
-            values = torch.cat([value.expand(batch.leaves, -1, -1, -1), values], dim=2)
+        paths = group.paths
+        asked = _TakeQueries.apply(nodes[0], paths)  # type: ignore[no-untyped-call]
+        seen = [_TakePaths.apply(part, paths) for part in nodes[1:]]  # type: ignore[no-untyped-call]
+        found = []
+        for batch, queries, keys, values in zip(
+            paths.batches,
+            asked.split([batch.leaves * (batch.length - batch.skip) for batch in paths.batches]),
+            *(
+                part.split([batch.leaves * batch.length for batch in paths.batches])
+                for part in seen
+            ),
+            strict=True,
+        ):
             before = group.prompt_length + batch.skip
             mask = self._mask(before, batch.length - batch.skip, scoring.window, query)
-            output = attention(queries[:, :, batch.skip :], keys, values, mask, scoring)
+            output = attention(
+                rowed(queries, batch.leaves),
+                torch.cat([key.expand(batch.leaves, -1, -1, -1), rowed(keys, batch.leaves)], dim=2),
+                torch.cat(
+                    [value.expand(batch.leaves, -1, -1, -1), rowed(values, batch.leaves)], dim=2
+                ),
+                mask,
+                scoring,
+            )
             found.append(output.transpose(1, 2).flatten(0, 1))
-            at = end
-        outputs.append(_PickOutputs.apply(torch.cat(found), group.paths))  # type: ignore[no-untyped-call]
+        outputs.append(_PickOutputs.apply(torch.cat(found), paths))  # type: ignore[no-untyped-call]
         return outputs
 
     def _mask(self, before: int, own: int, window: int | None, like: Tensor) -> Tensor | None:
@@ -118,6 +140,29 @@ class PathAttention:
             mask = torch.zeros(own, total, dtype=like.dtype, device=like.device)
             self.masks[at] = mask.masked_fill_(hidden, -torch.inf)
         return self.masks[at]
+
+
+def rowed(states: Tensor, leaves: int) -> Tensor:
+    """[S·T, heads, E] to [S, heads, T, E]."""
+    return states.view(leaves, -1, *states.shape[1:]).transpose(1, 2)
+
+
+class _TakeQueries(torch.autograd.Function):
+    """[n, H, E] to [Σ S·(T - skip), H, E], the queries of all paths.
+
+    Backward copies: a query that another row or batch asks, too, is read only where it is new, and
+    has no gradient elsewhere.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, paths: GroupPaths) -> Tensor:  # noqa: ANN401
+        ctx.paths = paths
+        return states.index_select(0, paths.queries)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        return gradient.index_select(0, ctx.paths.outputs), None
 
 
 class _TakePaths(torch.autograd.Function):

@@ -40,6 +40,7 @@ class GroupPaths:
     Attributes:
         batches: their shapes.
         nodes: [Σ S·T] long, the nodes along the paths of all batches; 0 after a path's end.
+        queries: [Σ S·(T - skip)] long, those from ``skip`` on.
         firsts: [n] long, where in ``nodes`` each node comes as a query.
         repeats: [E] long, where in ``nodes`` a node comes again, as a key only.
         outputs: [n] long, where each node's output is among those of all batches, Σ S·(T - skip).
@@ -47,6 +48,7 @@ class GroupPaths:
 
     batches: tuple[PathBatch, ...]
     nodes: Tensor
+    queries: Tensor
     firsts: Tensor
     repeats: Tensor
     outputs: Tensor
@@ -88,6 +90,7 @@ def group_paths(
     return GroupPaths(
         batches=tuple(batches),
         nodes=every,
+        queries=every[queries],
         firsts=firsts,
         repeats=(torch.cat(real) & ~own).nonzero()[:, 0],
         outputs=(queries.cumsum(0) - 1)[firsts],

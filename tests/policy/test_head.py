@@ -18,9 +18,10 @@ from tests.policy.tiny_models import oracle, tiny_model, tree_batch
     st.sampled_from([1.0, 0.3]),
     st.sampled_from([None, 1.5]),
     st.sampled_from([1.0, 0.6]),
+    st.booleans(),
 )
 @settings(max_examples=50, deadline=None)
-def test_values_and_gradients_are_those_of_softmax(tokens, vocabulary, bias, scale, cap, tau):
+def test_values_and_gradients_are_those_of_softmax(tokens, vocabulary, bias, scale, cap, tau, keep):
     torch.manual_seed(tokens * 100 + vocabulary)
     states = torch.randn(tokens, 5, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(vocabulary, 5, dtype=torch.float64, requires_grad=True)
@@ -31,6 +32,7 @@ def test_values_and_gradients_are_those_of_softmax(tokens, vocabulary, bias, sca
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logit_tiles, "TILE", {"cpu": 21})
         patch.setattr(logit_tiles, "MAX_TOKENS", {"cpu": 4})
+        patch.setattr(logit_tiles, "KEPT", {"cpu": 1000 if keep else 0})
         found, entropy = selected_logprobs(states, weight, offset, targets, transform, True)
         leaves = [leaf for leaf in (states, weight, offset) if leaf is not None]
         found_gradients = torch.autograd.grad((found * upstream).sum(), leaves)
@@ -43,6 +45,15 @@ def test_values_and_gradients_are_those_of_softmax(tokens, vocabulary, bias, sca
     wanted = torch.autograd.grad((expected * upstream).sum(), leaves)
     for gradient, reference in zip(found_gradients, wanted, strict=True):
         torch.testing.assert_close(gradient, reference, rtol=1e-10, atol=1e-10)
+
+
+def test_only_few_logits_are_kept_for_backward(monkeypatch):
+    states, weight = torch.randn(8, 5, requires_grad=True), torch.randn(40, 5, requires_grad=True)
+    for most, tiles in ((320, 1), (319, 0)):
+        monkeypatch.setattr(logit_tiles, "KEPT", {"cpu": most})
+        found, _ = selected_logprobs(states, weight, None, torch.arange(8), LogitTransform())
+        saved = [saved.shape for saved in found.grad_fn.saved_tensors if saved is not None]
+        assert saved.count((8, 40)) == tiles
 
 
 def test_frozen_weights_get_no_gradient():
