@@ -5,9 +5,10 @@ keys and values, and 151,936 words. An update is the log-probs of one group, the
 backward pass. The contenders take turns; medians of their wall times are compared. Memory is the
 allocator's peak during an update above the model and its gradients.
 
-    tree     this package's default on CUDA: FlexAttention, chunked head
-    padded   padded rows with SDPA (flash attention, as no token is masked), chunked head
-    plain    padded rows with SDPA, all logits of the completions at once
+    tree_flex  engine: tree_flex, FlexAttention and a head of compiled tiles
+    tree       engine: tree, attention path by path with SDPA, chunked head
+    padded     padded rows with SDPA (flash attention, as no token is masked), chunked head
+    plain      padded rows with SDPA, all logits of the completions at once
 
 First the engines are compared for correctness. Every row is printed when it is there, errors with
 their traceback and the rest goes on. The last line is JSON.
@@ -33,7 +34,7 @@ from benchmarks.update_groups import Group, Update, engine, own_update, plain_lo
 VOCABULARY = 151_936
 SHAPES = ((2048, 512, 8), (2048, 512, 16), (512, 512, 8), (512, 512, 16))
 SHARED = (0.0, 0.2)
-CONTENDERS = ("tree", "padded", "plain")
+CONTENDERS = ("tree_flex", "tree", "padded", "plain")
 GIBIBYTE = 2**30
 
 
@@ -82,21 +83,22 @@ def check_engines(name: str, dtype: torch.dtype, autocast: bool) -> dict[str, fl
     batch = [part.cuda() for part in Group(200, 150, 6, 0.3, True).tensors(3000)]
     weights = torch.randn(batch[2].shape, generator=torch.Generator().manual_seed(1)).cuda()
     found: dict[str, tuple[torch.Tensor, list[torch.Tensor]]] = {}
-    for contender in ("padded", "tree"):
+    for contender in ("padded", "tree", "tree_flex"):
         model.zero_grad()
         with torch.autocast("cuda", torch.bfloat16, enabled=autocast):
             logprobs = engine(contender)(model, *batch)
         (logprobs * weights).sum().backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad.float() for p in model.parameters() if p.grad is not None]
         found[contender] = logprobs.detach().float(), gradients
-    (expected, wanted), (values, gradients) = found["padded"], found["tree"]
-    gap = sum(float((a - b).square().sum()) for a, b in zip(gradients, wanted, strict=True))
+    expected, wanted = found["padded"]
     norm = sum(float(b.square().sum()) for b in wanted)
-    result = {
-        "value": float((values - expected).abs().max()),
-        "mean_value": float((values - expected).abs().sum() / batch[3].sum()),
-        "gradient": (gap / norm) ** 0.5,
-    }
+    result = {}
+    for contender in ("tree", "tree_flex"):
+        values, gradients = found[contender]
+        gap = sum(float((a - b).square().sum()) for a, b in zip(gradients, wanted, strict=True))
+        result[f"{contender} value"] = float((values - expected).abs().max())
+        result[f"{contender} mean"] = float((values - expected).abs().sum() / batch[3].sum())
+        result[f"{contender} gradient"] = (gap / norm) ** 0.5
     print(
         f"{name}: " + ", ".join(f"{key} {value:.2e}" for key, value in result.items()), flush=True
     )
@@ -115,7 +117,7 @@ def seconds(update: Update) -> float:
 def measure(model: LlamaForCausalLM, group: Group, repeats: int) -> dict[str, dict[str, float]]:
     """Median seconds and peak memory in GiB of every contender that fits."""
     batch = tuple(part.cuda() for part in group.tensors(VOCABULARY))
-    ways = {"tree": engine("tree"), "padded": engine("padded"), "plain": plain_logprobs}
+    ways = {name: engine(name) for name in CONTENDERS[:-1]} | {"plain": plain_logprobs}
     updates: dict[str, Update] = {}
     figures: dict[str, dict[str, float]] = {}
     for name in CONTENDERS:
@@ -158,27 +160,26 @@ def row_of(group: Group, figures: dict[str, dict[str, float]]) -> str:
         return f"{figures[name][key] * scale:.{digits}f}" if name in figures else "–"
 
     def ratio(name: str, key: str) -> str:
-        if name not in figures or "tree" not in figures:
+        if name not in figures or "padded" not in figures:
             return "–"
-        return f"{figures[name][key] / figures['tree'][key]:.2f}"
+        return f"{figures['padded'][key] / figures[name][key]:.2f}"
 
     cells = [
         f"{group.prompt}, {group.completion}, {group.size}",
         f"{group.shared:.0%}",
         f"{group.limit():.2f}",
         *(cell(name, "seconds", 1000, 0) for name in CONTENDERS),
-        ratio("padded", "seconds"),
-        ratio("plain", "seconds"),
+        *(ratio(name, "seconds") for name in CONTENDERS[:2]),
         *(cell(name, "gibibytes", 1, 2) for name in CONTENDERS),
-        ratio("padded", "gibibytes"),
+        *(ratio(name, "gibibytes") for name in CONTENDERS[:2]),
     ]
     return f"| {' | '.join(cells)} |"
 
 
 def profile(model: LlamaForCausalLM, group: Group, lines: int) -> None:
-    """Where the time of the tree's update goes, by CUDA kernel."""
+    """Where the time of tree_flex's update goes, by CUDA kernel."""
     batch = tuple(part.cuda() for part in group.tensors(VOCABULARY))
-    update = own_update(model, batch, engine("tree"))
+    update = own_update(model, batch, engine("tree_flex"))
     update()
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profiler:
@@ -226,10 +227,10 @@ def main() -> None:
     model = half_billion(torch.bfloat16)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    ratios = ("padded ÷ tree", "plain ÷ tree")
+    ratios = [f"padded ÷ {name}" for name in CONTENDERS[:2]]
     times = [f"{name} ms" for name in CONTENDERS]
     sizes = [f"{name} GiB" for name in CONTENDERS]
-    heads = ("P, C, G", "shared", "limit", *times, *ratios, *sizes, ratios[0])
+    heads = ("P, C, G", "shared", "limit", *times, *ratios, *sizes, *ratios)
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}", flush=True)
     rows = []
     for shape in SHAPES[:1] if arguments.quick else SHAPES:

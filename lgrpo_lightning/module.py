@@ -66,9 +66,8 @@ class LambdaGRPO(PolicyModule):
         advantage_scale: ``"group"``, ``"batch"`` or ``"none"``.
         mask_truncated: leave completions that hit ``max_new_tokens`` out of the loss.
         engine: ``"tree"`` runs the model on each shared token once, ``"padded"`` on every
-            completion by itself, ``"auto"`` takes the tree where the model is supported.
-        max_tokens_per_row: unique tokens, prompts included, that the tree engine packs into one
-            row; a micro-batch of more becomes several rows. None for one row each.
+            completion alone, ``"auto"`` the tree where it can; ``"tree_flex"``: performance.md.
+        max_tokens_per_row: unique tokens that the tree engine packs into a row; None: no bound.
         entropy: also compute the policy's entropy at every completion token, for the logs.
         sampler: what draws completions: ``"shared_prefix"`` runs every prompt once, ``"hf"`` is
             transformers' ``generate``, ``"vllm"`` an engine of its own; ``"auto"`` takes the first
@@ -172,7 +171,8 @@ class LambdaGRPO(PolicyModule):
         sets = super().prompt_sets(data, stage)
         if stage != "fit" or data.train_set is None:
             return sets
-        engine, _ = self._engine_for(self.policy_settings.load_config())
+        device = self.trainer.strategy.root_device
+        engine, _ = self._engine_for(self.policy_settings.load_config(), device=device)
         schedule = self.schedule(data.prompts_per_rollout)
         log.info(schedule.describe())
         most = schedule.most_of_a_group * self.sampling.max_new_tokens

@@ -101,10 +101,10 @@ def check_rows(
     """
     if max_tokens_per_row is None:
         return
-    if engine != "tree":
+    if engine == "padded":
         raise ValueError(
             f"max_tokens_per_row is {max_tokens_per_row}, but only the tree engine packs rows and "
-            f"this run uses the {engine} one; set max_tokens_per_row to null"
+            "this run uses the padded one; set max_tokens_per_row to null"
         )
     prompt = max(encoder.lengths(prompts.prompts))
     if prompt + completion_tokens > max_tokens_per_row:

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lgrpo_lightning.policy.compiling import compiled
 from lgrpo_lightning.policy.logit_tiles import (
     LogitTransform,
     TileSums,
-    adding,
+    add_tile,
     keeps,
     product,
     project,
@@ -36,6 +37,7 @@ def selected_logprobs(
     targets: Tensor,
     transform: LogitTransform,
     return_entropy: bool = False,
+    fused: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probs of n tokens, and the entropies of the distributions they were drawn from.
 
@@ -46,12 +48,14 @@ def selected_logprobs(
         targets: [n] long, below V.
         transform: from the head's output to z/τ.
         return_entropy: also compute the entropies, in nats, without gradient.
+        fused: compile what is done with a tile's logits, for CUDA, and do not round the logits to
+            half precision there.
 
     Returns:
         [n] and [n] or None, float32 or wider.
     """
     logprobs, entropy = _SelectedLogprobs.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, bias, targets, transform, return_entropy
+        hidden, weight, bias, targets, transform, return_entropy, fused
     )
     return logprobs, entropy
 
@@ -68,6 +72,7 @@ class _SelectedLogprobs(torch.autograd.Function):
         targets: Tensor,
         transform: LogitTransform,
         return_entropy: bool,
+        fused: bool,
     ) -> tuple[Tensor, Tensor | None]:
         compute = compute_dtype(hidden)
         chosen, lse, entropy = [], [], []
@@ -81,6 +86,7 @@ class _SelectedLogprobs(torch.autograd.Function):
                     targets[rows],
                     transform,
                     return_entropy,
+                    fused,
                     kept,
                 )
                 total = sums.top + sums.mass.log()
@@ -90,7 +96,7 @@ class _SelectedLogprobs(torch.autograd.Function):
                     entropy.append(total - sums.energy / sums.mass)
         total = torch.cat(lse)
         ctx.save_for_backward(hidden, weight, bias, targets, total, *(kept or ()))
-        ctx.transform, ctx.compute = transform, compute
+        ctx.transform, ctx.compute, ctx.fused = transform, compute, fused
         if not return_entropy:
             return torch.cat(chosen) - total, None
         entropies = torch.cat(entropy)
@@ -111,24 +117,26 @@ class _SelectedLogprobs(torch.autograd.Function):
                 states = hidden[rows].to(ctx.compute)
                 for part in vocabulary_tiles(states, len(weight)):
                     tile = weight[part].to(ctx.compute)
-                    raw = next(kept) if tiles else project(states, tile, biases(bias, part))
                     slopes = slopes_of(
-                        raw,
+                        next(kept)
+                        if tiles
+                        else project(states, tile, biases(bias, part), ctx.fused),
                         targets[rows] - part.start,
                         lse[rows],
                         gradient[rows],
                         ctx.transform,
                         dtype=ctx.compute,
+                        fused=ctx.fused,
                     )
                     if grad_hidden is not None:
-                        grad_hidden[rows] += product(slopes, tile)
+                        grad_hidden[rows] += product(slopes, tile, ctx.fused)
                     if grad_weight is not None:
-                        grad_weight[part] += product(slopes.T, states)
+                        grad_weight[part] += product(slopes.T, states, ctx.fused)
                     if grad_bias is not None:
                         grad_bias[part] += slopes.sum(0)
         if grad_hidden is not None:
             grad_hidden = grad_hidden.to(hidden.dtype)
-        return grad_hidden, grad_weight, grad_bias, None, None, None
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None
 
 
 def _walk(
@@ -138,6 +146,7 @@ def _walk(
     targets: Tensor,
     transform: LogitTransform,
     with_entropy: bool,
+    fused: bool,
     kept: list[Tensor] | None,
 ) -> TileSums:
     """The sums of one block of tokens over the vocabulary; adds its tiles to ``kept``."""
@@ -150,10 +159,10 @@ def _walk(
         mass=zeros.clone(),
         energy=zeros.clone() if with_entropy else None,
     )
-    add = adding(states.device)
+    add = compiled(add_tile) if fused else add_tile
     for part in vocabulary_tiles(states, len(weight)):
         tile = weight[part].to(states.dtype)
-        raw = project(states, tile, biases(bias, part))
+        raw = project(states, tile, biases(bias, part), fused)
         if kept is not None:
             kept.append(raw)
         sums = add(sums, raw, targets - part.start, transform)

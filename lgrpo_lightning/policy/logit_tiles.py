@@ -3,10 +3,8 @@
 Legend: n tokens, w words of the vocabulary's part, D hidden size, V vocabulary.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +23,6 @@ KEPT = {"cpu": 2**23}
 LARGE_KEPT = LARGE_TILE
 
 HALF = (torch.bfloat16, torch.float16)
-# Products of half precision whose float32 sums are not rounded, since torch 2.8 for CUDA.
-WIDE_PRODUCTS = torch.version.cuda is not None and hasattr(torch.ops.aten.mm, "dtype")
 
 
 @dataclass(frozen=True)
@@ -139,37 +135,41 @@ def fused_tile_slopes(
     return transform.backward(slopes, logits).to(dtype)
 
 
-def fused(device: torch.device) -> bool:
-    """Whether tiles are worth a kernel of their own: on CUDA, where there is a compiler for it."""
-    return device.type == "cuda" and find_spec("triton") is not None
-
-
-def adding(device: torch.device) -> Callable[..., TileSums]:
-    """:func:`add_tile` as it is fastest on a device."""
-    return compiled(add_tile) if fused(device) else add_tile
-
-
-def slopes_of(raw: Tensor, *arguments: Any, dtype: torch.dtype) -> Tensor:  # noqa: ANN401
-    """:func:`tile_slopes` in another type, as it is fastest on a device."""
-    if fused(raw.device):
-        slopes: Tensor = compiled(fused_tile_slopes)(raw, *arguments, dtype)
+def slopes_of(
+    raw: Tensor,
+    columns: Tensor,
+    lse: Tensor,
+    gradient: Tensor,
+    transform: LogitTransform,
+    dtype: torch.dtype,
+    fused: bool,
+) -> Tensor:
+    """:func:`tile_slopes` in another type, by one compiled kernel if ``fused``."""
+    if fused:
+        kernel = compiled(fused_tile_slopes)
+        slopes: Tensor = kernel(raw, columns, lse, gradient, transform, dtype)
         return slopes
-    return tile_slopes(raw, *arguments).to(dtype)
+    return tile_slopes(raw, columns, lse, gradient, transform).to(dtype)
 
 
-def project(states: Tensor, tile: Tensor, bias: Tensor | None) -> Tensor:
+def project(states: Tensor, tile: Tensor, bias: Tensor | None, wide: bool) -> Tensor:
     """The head's output for a part of the vocabulary: W h + b of [n, D], [w, D] and [w]."""
-    if not (WIDE_PRODUCTS and states.is_cuda and states.dtype in HALF):
+    if not (wide and has_wide_product(states)):
         return F.linear(states, tile, None if bias is None else bias.to(states.dtype))
-    output = product(states, tile.T)
+    output = product(states, tile.T, wide)
     return output if bias is None else output.add_(bias)
 
 
-def product(left: Tensor, right: Tensor) -> Tensor:
-    """Left times right; of half precision on CUDA in float32."""
-    if WIDE_PRODUCTS and left.is_cuda and left.dtype in HALF:
+def product(left: Tensor, right: Tensor, wide: bool) -> Tensor:
+    """Left times right; of half precision in float32 if ``wide`` and there is such a product."""
+    if wide and has_wide_product(left):
         return torch.mm(left, right, out_dtype=torch.float32)
     return left @ right
+
+
+def has_wide_product(states: Tensor) -> bool:
+    """Whether products of half precision can keep their float32 sums: for CUDA, since torch 2.8."""
+    return states.is_cuda and states.dtype in HALF and hasattr(torch.ops.aten.mm, "dtype")
 
 
 def token_blocks(states: Tensor) -> list[slice]:

@@ -39,8 +39,9 @@ def completion_logprobs(
         completion_ids: [B, G, T] long, right-padded.
         completion_mask: [B, G, T] bool.
         temperature: τ > 0, the logits are divided by it.
-        engine: how to run the model: ``"tree"`` computes every shared token once, ``"padded"``
-            every completion by itself. Values and gradients agree to rounding.
+        engine: how to run the model: ``"tree"`` computes every shared token once, ``"tree_flex"``
+            too, by kernels compiled for CUDA, ``"padded"`` every completion by itself. Values and
+            gradients agree to rounding.
         allowed_tokens: the tokens that could be sampled; None for the whole vocabulary.
 
     Returns:
@@ -149,7 +150,7 @@ def row_scores(
         )
     if not len(groups):
         raise ValueError("there are no completions to score")
-    if engine == "tree":
+    if engine != "padded":
         return tree_scores(
             model,
             prompt_ids,
@@ -161,6 +162,7 @@ def row_scores(
             allowed_tokens,
             return_entropy,
             max_tokens_per_row,
+            flex=engine == "tree_flex",
         )
     return padded_scores(
         model,

@@ -56,6 +56,7 @@ def token_scores(
     temperature: float,
     allowed_tokens: Sequence[int] | None,
     return_entropy: bool,
+    fused: bool = False,
 ) -> TokenScores:
     """Score n tokens from the hidden states that predict them.
 
@@ -67,6 +68,7 @@ def token_scores(
         temperature: τ.
         allowed_tokens: the tokens that could be sampled; None for all.
         return_entropy: also compute entropies.
+        fused: see :func:`~lgrpo_lightning.policy.head.selected_logprobs`.
 
     Raises:
         ValueError: if the model has no head, or a token is not allowed.
@@ -75,7 +77,7 @@ def token_scores(
     head: nn.Module | None = base.get_output_embeddings()  # type: ignore[no-untyped-call]
     if head is None:
         raise ValueError(f"{type(base).__name__} has no language-modelling head")
-    request = _Request(take, targets, temperature, allowed_tokens, return_entropy)
+    request = _Request(take, targets, temperature, allowed_tokens, return_entropy, fused)
     if isinstance(head, nn.Linear) and base not in _UNKNOWN_HEADS:
         transform = logit_transform(base)
         hooks = _ChunkedHead(request, transform)
@@ -113,6 +115,7 @@ class _Request:
     temperature: float
     allowed_tokens: Sequence[int] | None
     return_entropy: bool
+    fused: bool
 
 
 class _ChunkedHead:
@@ -178,6 +181,7 @@ class _ChunkedHead:
                 targets,
                 LogitTransform(self.transform.scale, self.transform.soft_cap, request.temperature),
                 request.return_entropy,
+                request.fused,
             )
         )
         self.hidden = None

@@ -2,10 +2,11 @@
 
 from typing import Literal, get_args
 
+import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-Engine = Literal["tree", "padded"]
+Engine = Literal["tree", "tree_flex", "padded"]
 
 # Families whose values and gradients are tested against the padded engine.
 TREE_FAMILIES = frozenset(
@@ -41,28 +42,37 @@ COMPILED = "its blocks are compiled (policy.compile), which every tree would mak
 
 def resolve_engine(
     model: nn.Module | PretrainedConfig,
-    engine: Literal["auto", "tree", "padded"] = "auto",
+    engine: Engine | Literal["auto"] = "auto",
     compiled: bool = False,
+    device: torch.device | None = None,
 ) -> tuple[Engine, str]:
     """Which engine runs a model, and why, in words for the start of a run.
 
     Args:
         model: a causal language model, a peft model around one, or its configuration.
-        engine: ``"auto"`` for the tree engine wherever it is supported.
+        engine: ``"auto"`` for ``"tree"`` wherever it is supported.
         compiled: whether the model's blocks are, or will be, compiled.
+        device: where the model will run; None where that is not known yet.
 
     Raises:
-        ValueError: if the tree engine is asked for and cannot serve the model, or there is no such
-            engine.
+        ValueError: if the tree engine is asked for and cannot serve the model or the device, or
+            there is no such engine.
     """
     if engine not in ("auto", *get_args(Engine)):
-        raise ValueError(f"engine must be 'auto', 'tree' or 'padded', got {engine!r}")
+        raise ValueError(f"engine must be 'auto', 'tree', 'tree_flex' or 'padded', got {engine!r}")
+    if engine == "tree_flex" and device is not None and device.type != "cuda":
+        raise ValueError(
+            f"engine: tree_flex compiles kernels for CUDA, but the model runs on {device}; use "
+            "engine: tree, which computes the same"
+        )
     if engine == "padded":
         return "padded", "engine: padded was asked for"
     reason = COMPILED if compiled else why_not_tree(model)
+    if reason is None and engine == "tree_flex":
+        return "tree_flex", "every shared token is computed once, by kernels compiled for CUDA"
     if reason is None:
         return "tree", "every shared token is computed once"
-    if engine == "tree":
+    if engine != "auto":
         raise ValueError(f"the tree engine cannot run this model: {reason}; {REMEDY}")
     return "padded", f"the tree engine cannot run this model: {reason}"
 

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from lgrpo_lightning.policy.flex_attention import BLOCK, FlexAttention
+from lgrpo_lightning.policy.path_attention import PathAttention
 from lgrpo_lightning.policy.scores import TokenScores, token_scores
 from lgrpo_lightning.policy.support import resolve_engine
 from lgrpo_lightning.policy.tree_attention import (
     ARGUMENT,
-    attention_for,
     check_reached,
     install,
     no_mask,
-    row_multiple,
 )
 from lgrpo_lightning.tree.packing import pack_trees
 
@@ -31,6 +31,7 @@ def tree_scores(
     allowed_tokens: Sequence[int] | None,
     return_entropy: bool,
     max_tokens_per_row: int | None,
+    flex: bool,
 ) -> TokenScores:
     """Score M completions on the prefix trees of their groups.
 
@@ -48,14 +49,16 @@ def tree_scores(
         allowed_tokens: the tokens that could be sampled; None for all.
         return_entropy: also compute entropies.
         max_tokens_per_row: see :func:`~lgrpo_lightning.tree.packing.pack_trees`.
+        flex: attend by FlexAttention and fuse the head's tiles, both compiled for CUDA.
 
     Returns:
         [M, T], 0 at padding.
 
     Raises:
-        ValueError: if the model cannot be served, or a group does not fit into a row.
+        ValueError: if the model cannot be served, a group does not fit into a row, or compiled
+            kernels are asked for elsewhere than on CUDA.
     """
-    resolve_engine(model, "tree")
+    resolve_engine(model, "tree_flex" if flex else "tree", device=completion_ids.device)
     install(model)
     device = completion_ids.device
     if device.type == "cuda":
@@ -71,9 +74,9 @@ def tree_scores(
         completion_mask,
         groups,
         max_tokens_per_row,
-        row_multiple(device),
+        BLOCK if flex else 1,
     ).to(device)
-    attention = attention_for(packed)
+    attention = FlexAttention(packed) if flex else PathAttention(packed)
     inputs = {
         "input_ids": packed.ids,
         "position_ids": packed.positions,
@@ -81,7 +84,14 @@ def tree_scores(
         ARGUMENT: attention,
     }
     scores = token_scores(
-        model, inputs, packed.parents, packed.targets, temperature, allowed_tokens, return_entropy
+        model,
+        inputs,
+        packed.parents,
+        packed.targets,
+        temperature,
+        allowed_tokens,
+        return_entropy,
+        fused=flex,
     )
     check_reached(model, attention)
 

@@ -14,32 +14,20 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
-from lgrpo_lightning.policy.flex_attention import BLOCK, FlexAttention
-from lgrpo_lightning.policy.path_attention import PathAttention, Scoring
+from lgrpo_lightning.policy.path_attention import Scoring
 from lgrpo_lightning.policy.support import REMEDY, causal_lm
-from lgrpo_lightning.tree.packing import PackedTrees
 
 IMPLEMENTATION = "process_tree"
 ARGUMENT = "process_tree"
 
 
 class TreeAttention(Protocol):
-    """Attention over the rows of one packed batch; see :class:`PathAttention`."""
+    """Attention over the rows of one packed batch."""
 
     calls: int
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
         """[R, H, L, E] to [R, L, H, E']."""
-
-
-def attention_for(packed: PackedTrees) -> TreeAttention:
-    """FlexAttention on CUDA, else path by path."""
-    return FlexAttention(packed) if packed.ids.is_cuda else PathAttention(packed)
-
-
-def row_multiple(device: torch.device) -> int:
-    """What the length of rows has to be a multiple of for the attention of a device."""
-    return BLOCK if device.type == "cuda" else 1
 
 
 def tree_attention_forward(

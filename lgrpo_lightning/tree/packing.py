@@ -48,8 +48,22 @@ class PackedGroup:
     @cached_property
     def paths(self) -> GroupPaths:
         """The ways to its leaves, batched for attention path by path."""
-        return group_paths(
-            self.local, self.shared, self.lengths, self.num_nodes, self.prompt_length
+        found = group_paths(
+            self.local.cpu(),
+            self.shared.cpu(),
+            self.lengths.cpu(),
+            self.num_nodes,
+            self.prompt_length,
+        )
+        return found.to(self.local.device)
+
+    def to(self, device: torch.device) -> "PackedGroup":
+        """The same with its tensors on a device."""
+        return replace(
+            self,
+            local=self.local.to(device),
+            shared=self.shared.to(device),
+            lengths=self.lengths.to(device),
         )
 
 
@@ -78,9 +92,10 @@ class PackedTrees:
     groups: tuple[PackedGroup, ...]
 
     def to(self, device: torch.device) -> "PackedTrees":
-        """The same with its tensors on a device; those of the groups stay where they are."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "groups"}
-        return replace(self, **{name: part.to(device) for name, part in tensors.items()})
+        """The same with its tensors on a device."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "groups"}
+        moved = {name: part.to(device) for name, part in moved.items()}
+        return replace(self, **moved, groups=tuple(group.to(device) for group in self.groups))
 
 
 def pack_trees(

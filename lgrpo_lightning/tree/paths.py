@@ -7,7 +7,7 @@ a call of its own would cost go into different batches.
 Legend: S leaves, T path tokens, n nodes of the group.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -52,6 +52,11 @@ class GroupPaths:
     firsts: Tensor
     repeats: Tensor
     outputs: Tensor
+
+    def to(self, device: torch.device) -> "GroupPaths":
+        """The same with its tensors on a device."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "batches"}
+        return replace(self, **{name: part.to(device) for name, part in tensors.items()})
 
 
 def group_paths(

@@ -5,7 +5,13 @@ from functools import partial
 import pytest
 import torch
 
-from lgrpo_lightning.policy import flex_attention
+from lgrpo_lightning.policy import (
+    completion_logprobs,
+    flex_attention,
+    head,
+    row_logprobs,
+    tree,
+)
 from lgrpo_lightning.policy.compiling import compiled
 from lgrpo_lightning.policy.flex_attention import (
     BLOCK,
@@ -15,7 +21,7 @@ from lgrpo_lightning.policy.flex_attention import (
 )
 from lgrpo_lightning.policy.path_attention import PathAttention, Scoring
 from lgrpo_lightning.tree.packing import pack_trees
-from tests.policy.tiny_models import tree_batch
+from tests.policy.tiny_models import tiny_model, tree_batch
 
 
 def packed_batch(max_tokens_per_row=None):
@@ -67,6 +73,25 @@ def test_outputs_are_those_of_path_attention(scoring):
         expected = PathAttention(packed).attend(query, key, value, scoring)
     real = packed.ends > 0
     torch.testing.assert_close(found[real], expected[real], rtol=1e-5, atol=1e-5)
+
+
+def test_the_engine_scores_the_same(monkeypatch):
+    # On a CPU there is only the forward pass, and nothing to compile.
+    monkeypatch.setattr(tree, "resolve_engine", lambda model, engine, device: (engine, ""))
+    monkeypatch.setattr(head, "compiled", lambda function: function)
+    model = tiny_model("llama", torch.float32)
+    prompt_ids, prompt_mask, ids, mask = tree_batch(groups=4, size=6)
+    groups = torch.arange(4).repeat_interleave(6)
+    rows = (prompt_ids, prompt_mask, ids.flatten(0, 1), mask.flatten(0, 1), groups)
+    with torch.no_grad():
+        expected = row_logprobs(model, *rows)
+        found = row_logprobs(model, *rows, engine="tree_flex", max_tokens_per_row=40)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_engine_is_refused_elsewhere_than_on_cuda():
+    with pytest.raises(ValueError, match=r"model runs on cpu; use engine: tree"):
+        completion_logprobs(tiny_model("llama"), *tree_batch(), engine="tree_flex")
 
 
 def test_dropout_is_refused():

@@ -47,6 +47,25 @@ def test_values_and_gradients_are_those_of_softmax(tokens, vocabulary, bias, sca
         torch.testing.assert_close(gradient, reference, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
+def test_the_compiled_tiles_give_the_same_for_all_shapes(monkeypatch):
+    monkeypatch.setattr(logit_tiles, "TILE", {"cpu": 200})
+    monkeypatch.setattr(logit_tiles, "KEPT", {"cpu": 0})
+    torch._dynamo.utils.counters.clear()
+    for tokens, words in ((20, 70), (21, 81), (13, 90)):
+        states = torch.randn(tokens, 5, requires_grad=True)
+        weight = torch.randn(words, 5, requires_grad=True)
+        arguments = (states, weight, None, torch.arange(tokens), LogitTransform(temperature=0.7))
+        results = []
+        for fused in (False, True):
+            found, entropy = selected_logprobs(*arguments, return_entropy=True, fused=fused)
+            gradients = torch.autograd.grad(found.square().sum(), (states, weight))
+            results.append((found, entropy, *gradients))
+        for plain, compiled in zip(*results, strict=True):
+            torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
+
+
 def test_only_few_logits_are_kept_for_backward(monkeypatch):
     states, weight = torch.randn(8, 5, requires_grad=True), torch.randn(40, 5, requires_grad=True)
     for most, tiles in ((320, 1), (319, 0)):
