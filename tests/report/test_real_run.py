@@ -11,15 +11,26 @@ from lgrpo_lightning.report.run import read_runs
 
 ROOT = Path(__file__).parents[2]
 
+OVERLAY = """
+trainer:
+  max_steps: 4
+  val_check_interval: 2
+  callbacks:
+    - class_path: lgrpo_callbacks.KLTracker
+    - class_path: lgrpo_callbacks.RewardEvaluator
+    - class_path: lgrpo_callbacks.CompletionLogger
+    - class_path: lgrpo_callbacks.ProcessTreeMonitor
+      init_args: {every_n_steps: 2, max_trees: 3}
+"""
+
 
 @pytest.mark.slow
 def test_a_run_of_the_quickstart_is_reported_whole(tmp_path):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(OVERLAY)
     command = [
         *(sys.executable, "-m", "lgrpo_lightning", "fit", "-c", "configs/quickstart.yaml"),
-        *("--runs", str(tmp_path), "--trainer.max_steps", "4", "--trainer.val_check_interval", "2"),
-        "--trainer.callbacks+=lgrpo_callbacks.ProcessTreeMonitor",
-        "--trainer.callbacks.every_n_steps=2",
-        "--trainer.callbacks.max_trees=3",
+        *("-c", str(overlay), "--runs", str(tmp_path / "runs"), "--name", "quickstart"),
     ]
     result = subprocess.run(
         command,
@@ -31,7 +42,7 @@ def test_a_run_of_the_quickstart_is_reported_whole(tmp_path):
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    (folder,) = (tmp_path / "quickstart").iterdir()
+    (folder,) = (tmp_path / "runs" / "quickstart").iterdir()
     (run,) = read_runs([folder])
     assert run.notes == []
     curves = {name: table["x"] for table in run.curves for name in table["y"]}
