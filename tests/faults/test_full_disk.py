@@ -50,7 +50,11 @@ def place(tmp_path, monkeypatch):
             400_000,
             "lgrpo: the checkpoint {run}/checkpoints/epoch=0-step=2.ckpt cannot be written: ",
         ),
-        (100, "lgrpo: a log or history cannot be written: File too large. Make room, then go on"),
+        pytest.param(
+            100,
+            "lgrpo: a log or history cannot be written: File too large. Make room, then go on",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["checkpoint", "completions"],
 )

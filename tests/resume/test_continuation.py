@@ -57,7 +57,15 @@ def whole(tmp_path_factory):
     return last_run(folder, "whole")
 
 
-@pytest.mark.parametrize("taken", ["step=1", "step=2", "evaluated-step=4", "step=6"])
+@pytest.mark.parametrize(
+    "taken",
+    [
+        pytest.param("step=1", marks=pytest.mark.slow),
+        "step=2",
+        pytest.param("evaluated-step=4", marks=pytest.mark.slow),
+        "step=6",
+    ],
+)
 def test_after_a_kill_at_the_checkpoint_nothing_is_lost(whole, taken):
     """A checkpoint as a killed run leaves it: its figures not logged, its evaluation not made."""
     folder, name, step = whole.parents[2], f"killed-{taken}", int(taken[-1])

@@ -61,7 +61,9 @@ def last_run(place, name):
     return max((place / "runs" / name).iterdir(), key=lambda run: run.stat().st_ctime_ns)
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(
+    ("name", "code"), [("SIGINT", 130), pytest.param("SIGTERM", 143, marks=pytest.mark.slow)]
+)
 def test_the_weights_that_are_saved_are_of_a_whole_step(place, monkeypatch, name, code):
     outcome = fit("whole")
     assert outcome.code == 0, outcome.err
