@@ -108,7 +108,7 @@ def test_the_engine_samples_from_the_policy_also_after_an_update(kind):
         policy = add_lora(policy, LoRASettings(r=2, dropout=0.0)).eval()
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     weights = {name: value.clone() for name, value in policy.state_dict().items()}
-    sampler = VLLMSampler(letters(), [EOS], 16)
+    sampler = VLLMSampler(letters(), [EOS], 16, VLLMSettings(engine={"enforce_eager": True}))
     state = torch.random.get_rng_state()
     sampler.sync(policy)
     assert torch.equal(torch.random.get_rng_state(), state)
