@@ -26,8 +26,7 @@ def merged_weights(policy: nn.Module) -> Iterator[tuple[str, Tensor]]:
         if "lora_" in name:
             continue
         plain = name.replace(".base_layer.", ".")
-        weight = _merged(layers[plain]) if plain in layers else parameter.detach()
-        yield plain, weight.full_tensor() if isinstance(weight, DTensor) else weight
+        yield plain, _merged(layers[plain]) if plain in layers else _whole(parameter)
 
 
 def check_mergeable(policy: nn.Module) -> None:
@@ -57,7 +56,17 @@ def _adapted_layers(model: nn.Module) -> dict[str, Any]:
 
 def _merged(layer: Any) -> Tensor:  # noqa: ANN401 - a layer of peft
     """The weight of a layer with its adapters, also where they scale it (DoRA)."""
-    alone = copy.deepcopy(layer)
+    # Parameters in the copy: without their gradients, and whole.
+    parts = {
+        id(part): nn.Parameter(_whole(part).clone(), requires_grad=False)
+        for part in layer.parameters()
+    }
+    alone = copy.deepcopy(layer, parts)
     alone.merge()
     weight: Tensor = alone.get_base_layer().weight.detach()
     return weight
+
+
+def _whole(parameter: Tensor) -> Tensor:
+    weight = parameter.detach()
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight

@@ -36,6 +36,8 @@ def test_an_adapter_is_merged_as_peft_merges_it(family, dora):
 
 def test_the_policys_own_weights_keep_every_bit():
     policy = adapted(dtype=torch.bfloat16)
+    for weight in policy.parameters():
+        weight.grad = torch.ones_like(weight) if weight.requires_grad else None
     before = {name: weight.clone() for name, weight in policy.state_dict().items()}
     changed = {name for name, weight in merged_weights(policy) if "q_proj" in name}
     assert changed
