@@ -33,8 +33,19 @@ class Continuation(Callback):
 
     def __init__(self) -> None:
         self._evaluated = True
+        self._caught_up = False  # with a checkpoint, and no step was made since
         self._before: dict[str, Any] = {}
         self._best: dict[str, Any] = {}  # what ModelCheckpoints kept, by their state's key
+
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,  # noqa: ANN401 - Lightning's
+        batch_idx: int,
+    ) -> None:
+        """A new step begins."""
+        self._caught_up = False
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here to the end a checkpoint finds the evaluation undone."""
@@ -52,7 +63,7 @@ class Continuation(Callback):
         batches: Any = loop.batch_progress.current
         # Between the optimizer step and the logging of its figures: in on_train_batch_end.
         logging = batches.processed == batches.ready > batches.completed
-        ended = logging and not loop._should_accumulate()
+        ended = logging and not loop._should_accumulate() and not self._caught_up
         evaluate = not self._evaluated
         if ended and trainer.fit_loop._data_fetcher is not None:
             evaluate = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
@@ -77,6 +88,7 @@ class Continuation(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Catch up with the moment of the checkpoint."""
         self._keep_best(trainer)
+        self._caught_up = bool(self._before)
         before, self._before = self._before, {}
         if not before:
             return

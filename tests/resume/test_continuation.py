@@ -87,6 +87,18 @@ def test_after_a_kill_at_the_checkpoint_nothing_is_lost(whole, taken):
         assert not difference(expected[kind], found[kind]), kind
 
 
+def test_a_run_that_has_ended_can_be_ended_again_and_lengthened(whole):
+    folder = whole.parents[2]
+    for steps in (6, 7):
+        last = last_run(folder, "whole" if steps == 6 else "longer") / "checkpoints" / "last.ckpt"
+        outcome = fit(folder, "longer", "--ckpt_path", last, "--trainer.max_steps", steps)
+        assert outcome.code == 0, outcome.err
+        assert f"finished at optimizer step {steps}" in outcome.out
+    former, found = logs(whole)["metrics"], logs(last_run(folder, "longer"))["metrics"]
+    assert found[: len(former)] == former
+    assert [(row["step"], "train/loss" in row) for row in found[len(former) :]] == [(6, True)]
+
+
 def test_rows_that_are_gone_are_announced(whole, tmp_path):
     path = whole / "metrics.csv"
     lines = path.read_bytes()
