@@ -1,6 +1,7 @@
 """Tables of methods compared on one task."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,8 +47,10 @@ class MethodRuns:
         """Steps, and at each the mean over seeds."""
         curves = self.curves(method, figure)
         steps = [step for step, _ in curves[0]]
+        highest = 1.0 if figure == ACCURACY else math.inf
         return steps, [
-            mean_estimate([curve[place][1] for curve in curves]) for place in range(len(steps))
+            mean_estimate([curve[place][1] for curve in curves]).within(0, highest)
+            for place in range(len(steps))
         ]
 
     def measures(self, method: str) -> dict[str, list[float]]:
@@ -98,8 +101,11 @@ def write_report(runs: MethodRuns, folder: Path) -> str:
     names = list(measures[first])
     rows, differences = [], []
     for name in names:
-        digits = 1 if name.startswith("steps") else 3
-        rows.append([name, *(mean_estimate(measures[m][name]).text(digits) for m in methods)])
+        in_steps = name.startswith("steps")
+        digits = 1 if in_steps else 3
+        highest = math.inf if in_steps else 1.0
+        estimates = [mean_estimate(measures[m][name]).within(0, highest) for m in methods]
+        rows.append([name, *(estimate.text(digits) for estimate in estimates)])
         differences.append(
             [
                 name,
@@ -118,7 +124,7 @@ def write_report(runs: MethodRuns, folder: Path) -> str:
             f"Paired differences to {first}, seed by seed",
             markdown_table(["", *others], differences),
             f"Process sets of a rollout and their weights: {1e3 * trees:.1f} ms of a step of "
-            f"{1e3 * step:.0f} ms, {100 * trees / step:.1f} % (medians).",
+            f"{1e3 * step:.0f} ms, {100 * trees / step:.2f} % (medians).",
         ]
     )
     (folder / "table.md").write_text(text + "\n", encoding="utf-8")

@@ -57,9 +57,9 @@ def test_report(tmp_path):
     pytest.importorskip("matplotlib")
     accuracies = [(0.2, 0.8), (0.2, 0.6), (0.2, 0.9), (0.2, 0.7)]
     text = study().report([record(values) for values in accuracies], tmp_path)
-    assert "| final               | 0.850 " in text
+    assert "| final               | 0.850 [0.215, 1.000]" in text  # no share is above 1
     assert "-0.200" in text
-    assert "10.0 ms of a step of 500 ms, 2.0 %" in text
+    assert "10.0 ms of a step of 500 ms, 2.00 %" in text
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["measures"]["λ-GRPO"]["final"] == [0.6, 0.7]
     assert (tmp_path / "curves.png").stat().st_size > 10_000
