@@ -20,9 +20,9 @@ def read_version() -> str:
 # Lower bounds are the oldest release with the interfaces used here; the exact versions that the
 # tests ran with are in constraints.txt.
 INSTALL_REQUIRES = [
-    "torch>=2.6",  # tensors, models, optimizers
-    "lightning>=2.5",  # the training loop, strategies, callbacks and LightningCLI
-    "transformers>=5.0",  # policies and tokenizers
+    "torch>=2.9",  # tensors, models, optimizers
+    "lightning>=2.6",  # the training loop, strategies, callbacks and LightningCLI
+    "transformers>=5.14",  # policies and tokenizers
     "safetensors>=0.4",  # weights on their way to a vLLM server
     "tokenizers>=0.20",  # the two-letter tokenizer of the binary-tree study
     "torchmetrics>=1.4",  # sums and counts that stay exact across ranks
@@ -30,14 +30,14 @@ INSTALL_REQUIRES = [
     "numpy>=1.26",  # the shuffled order of the prompts, the same on every platform
     "pyarrow>=15",  # reads Parquet and tells what is wrong with a file
     "jinja2>=3.1",  # chat templates; its error says what a template refuses
-    "jsonargparse[signatures]>=4.40",  # LightningCLI's parser: YAML and command line from types
+    "jsonargparse[signatures]>=4.50",  # LightningCLI's parser: YAML and command line from types
     "PyYAML",  # reads a run's settings for the report
     "math-verify[antlr4-13-2]>=0.8",  # decides whether two mathematical answers are equal
     "tensorboard",  # the default logger
 ]
 
 PLOTS = ["matplotlib>=3.8"]  # ProcessTreeMonitor draws trees; without it only their data is written
-LORA = ["peft>=0.15"]  # low-rank adapters; the reference is then the adapter switched off
+LORA = ["peft>=0.21"]  # low-rank adapters; the reference is then the adapter switched off
 TEST = [
     "pytest>=8",
     "pytest-timeout",  # a hanging process group must not hang the run

@@ -114,6 +114,8 @@ class SharedPrefixSampler:
         # A third faster than no_grad. The results are allocated outside, and so can be used freely.
         with sampling_mode(policy):
             done = self._run(policy, task, settings)
+        # Older releases of torch keep weights that autocast has cast in inference mode.
+        torch.clear_autocast_cache()
         length = int(done.lengths[:rows].max())
         shape = (len(prompt_ids), group_size, length)
         mask = torch.arange(length, device=device) < done.lengths[:rows].unsqueeze(1)
