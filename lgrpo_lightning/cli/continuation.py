@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lgrpo_lightning.cli.metrics_csv import MetricsCSV, Row, read_rows
+from lgrpo_lightning.data.progress import steps_to_redo
 
 _BEST = (
     "best_model_path",
@@ -74,6 +75,7 @@ class Continuation(Callback):
                 if isinstance(logger, MetricsCSV)
             },
             "step": loop._batches_that_stepped,
+            "redo": steps_to_redo(trainer) > 0,
             "figures": _figures(trainer) if ended else {},
             "evaluate": evaluate,
         }
@@ -92,7 +94,9 @@ class Continuation(Callback):
         before, self._before = self._before, {}
         if not before:
             return
-        self._copy_rows(trainer, before["metrics"])
+        # What was logged between two optimizer steps is logged again when the step is made again.
+        end = before["step"] if before["redo"] and before["step"] else None
+        self._copy_rows(trainer, before["metrics"], end)
         if before["figures"]:
             for logger in trainer.loggers:
                 logger.log_metrics(before["figures"], before["step"])
@@ -112,7 +116,7 @@ class Continuation(Callback):
                     setattr(callback, name, state[name])
         self._best = {}
 
-    def _copy_rows(self, trainer: Trainer, counts: dict[str, int]) -> None:
+    def _copy_rows(self, trainer: Trainer, counts: dict[str, int], end: int | None) -> None:
         loggers = [logger for logger in trainer.loggers if isinstance(logger, MetricsCSV)]
         if not trainer.is_global_zero or not loggers or not counts:
             return
@@ -124,6 +128,8 @@ class Continuation(Callback):
                 f"{len(rows)} of {count} rows are there"
             )
         for row in rows:
+            if end is not None and row["step"] >= end:
+                break
             loggers[0].log_metrics(row, row.pop("step"))
         loggers[0].save()
 

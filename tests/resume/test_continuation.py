@@ -99,6 +99,32 @@ def test_a_run_that_has_ended_can_be_ended_again_and_lengthened(whole):
     assert [(row["step"], "train/loss" in row) for row in found[len(former) :]] == [(6, True)]
 
 
+STOPPER = """
+from lightning.pytorch import Callback
+
+class Stopper(Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.fit_loop.total_batch_idx == 3:
+            raise KeyboardInterrupt
+"""
+
+
+@pytest.mark.slow
+def test_an_evaluation_between_two_optimizer_steps_is_in_the_logs_once(whole, monkeypatch):
+    folder = whole.parents[2]
+    monkeypatch.chdir(folder)
+    (folder / "stopper.py").write_text(STOPPER)
+    between = ("--trainer.val_check_interval", 3, "--trainer.callbacks+=stopper.Stopper")
+    assert fit(folder, "odd", *between).code == 130
+    last = last_run(folder, "odd") / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 1
+    outcome = fit(folder, "odd", "--ckpt_path", last, *between[:2])
+    assert outcome.code == 0, outcome.err
+    rows = read_rows(last_run(folder, "odd") / "metrics.csv")
+    assert [row["step"] for row in rows if "eval/reward" in row] == [0, 1, 2, 4, 5]
+    assert [row["step"] for row in rows if "train/loss" in row] == list(range(6))
+
+
 def test_rows_that_are_gone_are_announced(whole, tmp_path):
     path = whole / "metrics.csv"
     lines = path.read_bytes()
