@@ -72,8 +72,8 @@ def seconds(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def on_cpu(case: Case, names: Sequence[str], repeats: int) -> Iterator[Figures]:
-    """Speed and memory of all contenders, which take turns."""
+def on_cpu(case: Case, names: Sequence[str], repeats: int, memory: bool) -> Iterator[Figures]:
+    """Speed and, if asked for, memory of all contenders, which take turns."""
     model = llama(case.model, torch.device("cpu"))
     samples = {name: contender(name, case, model) for name in names}
     taken: dict[str, list[float]] = {name: [] for name in names}
@@ -84,10 +84,11 @@ def on_cpu(case: Case, names: Sequence[str], repeats: int) -> Iterator[Figures]:
             if turn:
                 taken[name].append(tokens / (time.process_time() - start))
     for name in names:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            memory = pool.apply(cpu_memory, (case, name))
-        speed = statistics.median(taken[name])
-        yield {"contender": name, "tokens_per_second": speed, "peak_mib": memory}
+        figures = {"contender": name, "tokens_per_second": statistics.median(taken[name])}
+        if memory:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                figures["peak_mib"] = pool.apply(cpu_memory, (case, name))
+        yield figures
 
 
 def cpu_memory(case: Case, name: str) -> float:
@@ -183,7 +184,8 @@ def row(case: Case, figures: Figures, base: float | None) -> str:
     ratio = f"{speed / base:.2f}" if base else ""
     first = figures.get("first_rollout_seconds")
     note = "" if first is None else f" (first rollout {first:.1f} s)"
-    return f"{start}{speed:.0f}{note} | {ratio} | {figures['peak_mib']:.0f} |"
+    memory = f"{figures['peak_mib']:.0f}" if "peak_mib" in figures else ""
+    return f"{start}{speed:.0f}{note} | {ratio} | {memory} |"
 
 
 def main() -> None:
@@ -201,6 +203,9 @@ def main() -> None:
     parser.add_argument("--groups", type=int, nargs="*", help="G, in completions (8 16; CUDA: 16)")
     parser.add_argument("--length", type=int, help="C, in tokens (default: 128; CUDA: 512)")
     parser.add_argument("--contenders", nargs="*", choices=CONTENDERS)
+    parser.add_argument(
+        "--speed-only", action="store_true", help="on a CPU, leave the memory out: a process each"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     device = arguments.device
@@ -218,7 +223,7 @@ def main() -> None:
         names, repeats = options.contenders, options.repeats
         base = None
         rows = (
-            on_cpu(case, names, repeats)
+            on_cpu(case, names, repeats, not options.speed_only)
             if device.type == "cpu"
             else on_cuda(case, names, repeats, device)
         )
