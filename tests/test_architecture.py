@@ -41,6 +41,7 @@ ROOMS: dict[str, set[str]] = {
     "policy": PURE,
     "rollout": PURE | {"policy"},
     "data": PURE,
+    "memory": PURE | {"policy"},
     "checkpoint_io": set(),
     **dict.fromkeys(sorted(MODULE_PARTS), PURE | LIBRARY_ROOMS | MODULE_PARTS),
     "module": PURE | LIBRARY_ROOMS | MODULE_PARTS,
@@ -48,7 +49,7 @@ ROOMS: dict[str, set[str]] = {
     "study": PURE,
     "cli": PURE
     | LIBRARY_ROOMS
-    | {"checkpoint_io", "fsdp2", "module", "preflight", "report", "study"},
+    | {"checkpoint_io", "fsdp2", "memory", "module", "preflight", "report", "study"},
     "__main__": {"cli"},
 }
 
@@ -63,6 +64,7 @@ LIBRARIES: dict[str, set[str]] = {
     "data": {"torch", "datasets", "lightning", "transformers", "numpy", "pyarrow", "jinja2"},
     "checkpoint_io": {"torch", "lightning"},
     **{part: {"torch", "lightning", "transformers"} for part in [*MODULE_PARTS, "module"]},
+    "memory": {"torch", "transformers"},
     "report": {"yaml"},
     "study": {"torch", "transformers", "tokenizers", "jsonargparse", "yaml", "matplotlib"},
     "cli": {"torch", "lightning", "transformers", "jsonargparse", "lgrpo_callbacks"},

@@ -1,4 +1,4 @@
-"""The command line: ``lgrpo fit|validate|test|predict|report``."""
+"""The command line: ``lgrpo fit|validate|test|predict|report|memory``."""
 
 import sys
 

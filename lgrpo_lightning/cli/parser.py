@@ -39,7 +39,8 @@ def parser_settings(commands: list[str]) -> dict[str, Any]:
         "prog": "lgrpo",
         "version": __version__,
         "description": "Fine-tune a causal language model with λ-GRPO. "
-        "`lgrpo report RUN_DIR` shows a run as an HTML page.",
+        "`lgrpo report RUN_DIR` shows a run as an HTML page, `lgrpo memory -c CONFIG` tells what "
+        "one will take.",
         **{
             command: {
                 "usage": f"lgrpo {command} -c CONFIG [-c CONFIG …] [--option VALUE …]",

@@ -18,7 +18,11 @@ import lgrpo_callbacks
 from lgrpo_lightning.checkpoint_io import CheckpointWriteError
 from lgrpo_lightning.cli.command import ConfigError, LambdaCLI
 from lgrpo_lightning.cli.console import console
+<<<<<<< HEAD
 from lgrpo_lightning.cli.interruption import is_full_disk
+=======
+from lgrpo_lightning.cli.memory import main as tell_memory
+>>>>>>> 879d01b (Tell a run's memory before it is run: lgrpo memory; configs for torchrun and SLURM)
 from lgrpo_lightning.cli.run_folder import is_first_process
 from lgrpo_lightning.rewards.runner import RewardError
 from lgrpo_lightning.study.command import main as run_study
@@ -43,6 +47,9 @@ def main(args: list[str] | None = None) -> None:
     try:
         if arguments[:1] == ["study"]:
             run_study(arguments[1:], main)
+            return
+        if arguments[:1] == ["memory"]:
+            tell_memory(arguments[1:])
             return
         with console(own_messages=is_first_process(os.environ)):
             LambdaCLI(args=args)
