@@ -18,11 +18,8 @@ import lgrpo_callbacks
 from lgrpo_lightning.checkpoint_io import CheckpointWriteError
 from lgrpo_lightning.cli.command import ConfigError, LambdaCLI
 from lgrpo_lightning.cli.console import console
-<<<<<<< HEAD
 from lgrpo_lightning.cli.interruption import is_full_disk
-=======
 from lgrpo_lightning.cli.memory import main as tell_memory
->>>>>>> 879d01b (Tell a run's memory before it is run: lgrpo memory; configs for torchrun and SLURM)
 from lgrpo_lightning.cli.run_folder import is_first_process
 from lgrpo_lightning.rewards.runner import RewardError
 from lgrpo_lightning.study.command import main as run_study

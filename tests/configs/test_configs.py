@@ -15,10 +15,7 @@ from tests.configs.small_chat_model import save_small_chat_model
 
 CONFIGS = ROOT / "configs"
 BENCHMARKS = sorted((CONFIGS / "benchmarks").glob("*.yaml"))
-<<<<<<< HEAD
-=======
 OVERLAYS = {"lora", "ddp", "fsdp2", "slurm", "torchrun", "vllm", "wandb"}
->>>>>>> 879d01b (Tell a run's memory before it is run: lgrpo memory; configs for torchrun and SLURM)
 GSM8K = ROOT.parent / "shared" / "data" / "gsm8k"
 
 
