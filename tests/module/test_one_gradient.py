@@ -72,8 +72,15 @@ def test_nor_does_it_with_other_settings(tmp_path, gpt2, options):
     assert relative(found, whole) < 1e-10
 
 
-def test_single_precision_agrees_to_its_rounding(tmp_path):
-    options = {"precision": "32-true", "iterations": 1}
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("scaling", [True, False], ids=["lambda", "plain"])
+def test_single_precision_agrees_to_its_rounding(tmp_path, scaling, aggregation):
+    options = {
+        "precision": "32-true",
+        "iterations": 1,
+        "loss": LambdaGRPOLoss(process_set_scaling=scaling, kl_coef=0.3),
+        "aggregation": aggregation,
+    }
     whole, *_ = gradients(tmp_path, ADDITION, engine="padded", **options)
     for size, engine in [(2, "padded"), (1, "tree")]:
         found, *_ = gradients(tmp_path, ADDITION, size, engine=engine, **options)

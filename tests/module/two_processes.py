@@ -9,9 +9,11 @@ from pathlib import Path
 import torch
 
 from lgrpo_lightning.objective import LambdaGRPOLoss
+from lgrpo_lightning.objective.denominators import Aggregation
 from lgrpo_lightning.policy import LoRASettings
+from lgrpo_lightning.rollout import SamplingSettings
 from tests.module.fixed import FixedRollouts
-from tests.module.runs import Recorder, make_data, make_module, make_trainer
+from tests.module.runs import HELD_OUT, Recorder, make_data, make_module, make_trainer
 
 CASES = {
     "group-token-mean": {},
@@ -21,9 +23,13 @@ CASES = {
     "group-node-mean": {"aggregation": "group-node-mean"},
     "adapter": {"policy": {"lora": LoRASettings(r=2, dropout=0.0), "gradient_checkpointing": True}},
     "batch advantages": {"advantage_scale": "batch"},
-    "plain token-mean": {
-        "loss": LambdaGRPOLoss(process_set_scaling=False, kl_coef=0.3),
-        "aggregation": "token-mean",
+    "padded": {"engine": "padded"},
+    **{
+        f"plain {aggregation}": {
+            "loss": LambdaGRPOLoss(process_set_scaling=False, kl_coef=0.3),
+            "aggregation": aggregation,
+        }
+        for aggregation in Aggregation.__args__
     },
 }
 
@@ -62,10 +68,27 @@ def gradients(folder, model, processes, size):
     return found
 
 
+def sampled(folder):
+    """Lengths of completions of a run that samples and evaluates, 5 prompts on 2 processes."""
+    recorder = Recorder()
+    trainer = make_trainer(
+        folder, callbacks=[recorder], devices=2, strategy="ddp", max_steps=2, val_check_interval=1
+    )
+    sampling = SamplingSettings(max_new_tokens=24, temperature=6.0)
+    module = make_module(group_size=4, sampling=sampling, evaluation=sampling)
+    data = make_data(eval_path=HELD_OUT, eval_prompts_per_batch=3)
+    trainer.fit(module, datamodule=data)
+    return {
+        "trained": [outputs["lengths"].tolist() for outputs in recorder.outputs],
+        "evaluated": [outputs["lengths"].flatten().tolist() for outputs in recorder.evaluated],
+    }
+
+
 def rank(folder, model, number):
     """What one process does; Lightning takes the variables for a launcher's."""
     os.environ["LOCAL_RANK"] = str(number)
     torch.save(gradients(folder, model, 2, 2), folder / f"rank-{number}.pt")
+    torch.save(sampled(folder), folder / f"sampled-{number}.pt")
 
 
 if __name__ == "__main__":
