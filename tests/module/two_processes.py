@@ -74,7 +74,7 @@ def sampled(folder):
     trainer = make_trainer(
         folder, callbacks=[recorder], devices=2, strategy="ddp", max_steps=2, val_check_interval=1
     )
-    sampling = SamplingSettings(max_new_tokens=24, temperature=6.0)
+    sampling = SamplingSettings(max_new_tokens=90, temperature=6.0)
     module = make_module(group_size=4, sampling=sampling, evaluation=sampling)
     data = make_data(eval_path=HELD_OUT, eval_prompts_per_batch=3)
     trainer.fit(module, datamodule=data)
