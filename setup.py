@@ -38,6 +38,7 @@ INSTALL_REQUIRES = [
 
 PLOTS = ["matplotlib>=3.8"]  # ProcessTreeMonitor draws trees; without it only their data is written
 LORA = ["peft>=0.21"]  # low-rank adapters; the reference is then the adapter switched off
+TERMINAL = ["rich>=13"]  # CompletionLogger's tables in the terminal; plain text without it
 TEST = [
     "pytest>=8",
     "pytest-timeout",  # a hanging process group must not hang the run
@@ -48,10 +49,12 @@ TEST = [
     "trl",  # the reference implementation that the plain GRPO losses are compared with
     *LORA,
     *PLOTS,
+    *TERMINAL,
 ]
 EXTRAS_REQUIRE = {
     "lora": LORA,
     "plots": PLOTS,
+    "rich": TERMINAL,
     "4bit": [*LORA, "bitsandbytes>=0.45"],  # frozen weights in 4 bits under an adapter
     "vllm": ["vllm"],  # a faster sampler
     "wandb": ["wandb"],  # logging to Weights & Biases

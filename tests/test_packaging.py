@@ -18,6 +18,9 @@ PACKAGES = {
 # Libraries whose import name is not the name they are installed by.
 INSTALL_NAMES = {"yaml": "pyyaml", "math_verify": "math-verify"}
 
+# Extras that the tests do without.
+NOT_TESTED_WITH = {"4bit", "vllm", "wandb"}
+
 
 def python_sources() -> list[Path]:
     return [file for folder in PACKAGES.values() for file in folder.rglob("*.py")]
@@ -89,6 +92,6 @@ def test_constraints_pin_every_library_the_tests_run_with(requirements):
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     # A local label (+cpu, +cu128) would tie everybody to one build.
     assert not [name for name, version in pins.items() if "+" in version]
-    installed = {name for name, extra in requirements.items() if extra not in {"vllm", "wandb"}}
+    installed = {name for name, extra in requirements.items() if extra not in NOT_TESTED_WITH}
     # pip leaves setuptools out of its list of installed packages.
     assert installed - {"setuptools"} <= {name.lower().replace("_", "-") for name in pins}
