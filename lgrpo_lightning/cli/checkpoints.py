@@ -49,4 +49,10 @@ def read_checkpoint(path: Path, weights_only: bool) -> dict[str, Any]:
         raise BrokenCheckpointError(f"{broken}: {error}") from error
     if not isinstance(content, dict) or not content.keys() >= _KEYS:
         raise ValueError(f"--ckpt_path {path}: this is no checkpoint of a run")
+    if path.is_dir() and weights_only:
+        raise ValueError(
+            f"--ckpt_path {path}: refused, and nothing of it was run: torch keeps the index of a "
+            "checkpoint in parts in a form that could run code. Only if you trust whoever made it: "
+            "--weights_only false; save_distributed_checkpoint: false writes files of plain data"
+        )
     return content

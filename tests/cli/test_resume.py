@@ -1,6 +1,7 @@
 """Going on from a checkpoint, with the options of the command line."""
 
 import os
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -75,6 +76,19 @@ def test_a_hostile_checkpoint_is_refused_and_does_nothing(place, command):
     assert "posix.mkdir" in outcome.err
     assert not mark.exists()
     assert not (place / "runs").exists()
+
+
+def test_a_checkpoint_in_parts_is_only_read_from_somebody_who_is_trusted(place):
+    folder = place / "parts.ckpt"
+    folder.mkdir()
+    meta = {"pytorch-lightning_version": "2.6", "global_step": 1, "hyper_parameters": {}}
+    torch.save(meta, folder / "meta.pt")
+    mark = place / "mark"
+    (folder / ".metadata").write_bytes(pickle.dumps(Hostile(mark)))
+    outcome = lgrpo("fit", "-c", "tiny.yaml", "--ckpt_path", "parts.ckpt")
+    assert outcome.code == 1
+    assert "refused, and nothing of it was run: torch keeps the index" in outcome.err
+    assert not mark.exists()
 
 
 @pytest.mark.parametrize(
