@@ -12,6 +12,7 @@ bit. The last line is a JSON object of all results.
 import argparse
 import contextlib
 import gc
+import importlib.util
 import json
 import logging
 import os
@@ -303,6 +304,25 @@ class Bench:
         )
         return self.train(policy, precision="bf16-true")[1]
 
+    def check_reference_cpu(self) -> Figures:
+        """The reference in the CPU's memory."""
+        policy = PolicySettings(self.model, reference_device="cpu")
+        return self.train(policy, precision="bf16-mixed")[1]
+
+    def check_compile(self) -> Figures:
+        """Compiled blocks, by the padded engine."""
+        policy = PolicySettings(self.model, compile=True)
+        return self.train(policy, precision="bf16-mixed")[1]
+
+    def check_four_bits(self) -> Figures:
+        """An adapter on weights in four bits; left out without bitsandbytes."""
+        if importlib.util.find_spec("bitsandbytes") is None:
+            return {"skipped": "bitsandbytes is not installed"}
+        policy = PolicySettings(
+            self.model, dtype="bfloat16", lora=LoRASettings(r=16), quantization="4bit"
+        )
+        return self.train(policy, precision="bf16-mixed")[1]
+
     def check_lambda_share(self) -> Figures:
         """What the process tree of a rollout takes, beside a step of ddp."""
         device = self.trainer.strategy.root_device
@@ -348,7 +368,7 @@ class Bench:
 
 CHECKS = (
     *("ddp", "fsdp2", "half", "tree_memory", "lora", "fsdp2_lora"),
-    *("resume", "lambda_share", "command_line"),
+    *("resume", "lambda_share", "command_line", "reference_cpu", "four_bits", "compile"),
 )
 
 

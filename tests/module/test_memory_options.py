@@ -29,6 +29,7 @@ def test_a_reference_on_the_cpu_changes_nothing(tmp_path, caplog):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_compiled_blocks_train_alike(tmp_path, caplog):
     caplog.set_level("INFO", "lgrpo_lightning")
     expected = weights(trained(tmp_path, {}, engine="padded"))
