@@ -114,6 +114,11 @@ class CompletionLogger(Callback):
                     step=trainer.global_step,
                 )
 
+    @property
+    def state_key(self) -> str:
+        """Several in one trainer, with folders of their own, each keep their state."""
+        return self._generate_state_key(dirname=self.dirname)
+
     def state_dict(self) -> dict[str, Any]:
         """Return where the history lies."""
         return {"folder": None if self.folder is None else str(self.folder)}

@@ -222,6 +222,11 @@ class ProcessTreeMonitor(Callback):
         os.replace(unfinished, path)  # it appears whole or not at all
         log_image(trainer, "process_tree", path)
 
+    @property
+    def state_key(self) -> str:
+        """Several in one trainer, with folders of their own, each keep their state."""
+        return self._generate_state_key(dirname=self.dirname)
+
     def state_dict(self) -> dict[str, Any]:
         """Return where the trees lie and which groups are not whole yet."""
         return {

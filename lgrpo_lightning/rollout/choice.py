@@ -77,7 +77,7 @@ def make_sampler(
     if reason is None:
         graphs = name == "shared_prefix_graphs"
         way: Way = "graphs" if graphs else "rows"
-        what = "shared_prefix: every prompt is run once, ended completions not at all"
+        what = "shared_prefix: every prompt is run once, and ended completions leave the batch"
         if graphs:
             what = "shared_prefix_graphs: it was asked for, and has not yet been run on a GPU"
         return SharedPrefixSampler(tokenizer, end_tokens, batch_size, way), what

@@ -182,3 +182,10 @@ def test_tables_are_aligned_and_texts_shortened_in_the_middle():
     assert shorten("one \n two", 10) == "one two"
     assert shorten("0123456789", 5) == "01…89"
     assert len(shorten("word " * 100, 60)) == 60
+
+
+def test_two_with_folders_of_their_own_work_side_by_side(tmp_path):
+    loggers = [CompletionLogger(dirname=name) for name in ("one", "two")]
+    make_trainer(tmp_path, *loggers).fit(BoringPolicy(rows=4))
+    assert history(tmp_path / "one") == history(tmp_path / "two")
+    assert len(history(tmp_path / "one")) == 4
