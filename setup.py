@@ -87,6 +87,7 @@ setup(
     extras_require=EXTRAS_REQUIRE,
     entry_points={"console_scripts": ["lgrpo = lgrpo_lightning.cli:main"]},
     classifiers=[
+        "Operating System :: POSIX",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
