@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from lgrpo_callbacks.metrics.mean_over_problems import MeanOverProblems
 
 
 def majority_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> float:
@@ -64,7 +64,7 @@ def majority_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int
     return float(won / (unit * math.comb(len(answers), k)))
 
 
-class MajorityAtK(Metric):
+class MajorityAtK(MeanOverProblems):
     """Mean of maj@k over problems, see :func:`majority_at_k`.
 
     Args:
@@ -76,24 +76,15 @@ class MajorityAtK(Metric):
 
     Example::
 
+        >>> import torch
         >>> metric = MajorityAtK(k=3)
         >>> metric.update([["4", "4", "5", None]], torch.tensor([[True, True, False, False]]))
         >>> metric.compute()
         tensor(0.7500)
     """
 
-    full_state_update = False
-    higher_is_better = True
-    total: Tensor
-    problems: Tensor
-
     def __init__(self, k: int, **kwargs: Any) -> None:  # noqa: ANN401
-        super().__init__(**kwargs)
-        if k < 1:
-            raise ValueError(f"k of maj@k must be 1 or more, got {k}")
-        self.k = k
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("problems", torch.tensor(0.0), dist_reduce_fx="sum")
+        super().__init__(k, "maj@k", **kwargs)
 
     def update(self, answers: Sequence[Sequence[str | None]], correct: Tensor) -> None:
         """Count problems.
@@ -105,10 +96,6 @@ class MajorityAtK(Metric):
         rows = zip(answers, correct.tolist(), strict=True)
         self.total += sum(majority_at_k(texts, good, self.k) for texts, good in rows)
         self.problems += len(answers)
-
-    def compute(self) -> Tensor:
-        """Return the mean over all problems; NaN if there were none."""
-        return self.total / self.problems
 
 
 def _won_with(most: int, votes: Sequence[tuple[int, int]], silent: int, k: int) -> Fraction:

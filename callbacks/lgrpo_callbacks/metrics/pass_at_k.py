@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from lgrpo_callbacks.metrics.mean_over_problems import MeanOverProblems
 
 
 def pass_at_k(num_samples: Tensor, num_correct: Tensor, k: int) -> Tensor:
@@ -50,7 +51,7 @@ def pass_at_k(num_samples: Tensor, num_correct: Tensor, k: int) -> Tensor:
     return 1 - (wrong / remaining).prod(dim=1)
 
 
-class PassAtK(Metric):
+class PassAtK(MeanOverProblems):
     """Mean of the unbiased pass@k over problems, see :func:`pass_at_k`.
 
     Args:
@@ -68,18 +69,8 @@ class PassAtK(Metric):
         tensor(0.7500)
     """
 
-    full_state_update = False
-    higher_is_better = True
-    total: Tensor
-    problems: Tensor
-
     def __init__(self, k: int = 1, **kwargs: Any) -> None:  # noqa: ANN401
-        super().__init__(**kwargs)
-        if k < 1:
-            raise ValueError(f"k of pass@k must be 1 or more, got {k}")
-        self.k = k
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("problems", torch.tensor(0.0), dist_reduce_fx="sum")
+        super().__init__(k, "pass@k", **kwargs)
 
     def update(self, correct: Tensor) -> None:
         """Count problems.
@@ -92,7 +83,3 @@ class PassAtK(Metric):
         num_samples = torch.full(correct.shape[:1], correct.shape[1], device=correct.device)
         self.total += pass_at_k(num_samples, correct.long().sum(dim=1), self.k).sum().float()
         self.problems += len(correct)
-
-    def compute(self) -> Tensor:
-        """Return the mean over all problems; NaN if there were none."""
-        return self.total / self.problems
