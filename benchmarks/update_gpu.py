@@ -13,7 +13,7 @@ allocator's peak during an update above the model and its gradients.
 First the engines are compared for correctness. Every row is printed when it is there, errors with
 their traceback and the rest goes on. The last line is JSON.
 
-    python -m benchmarks.update_gpu                        # about 150 s on an H100
+    python -m benchmarks.update_gpu                        # every shape
     python -m benchmarks.update_gpu --quick                # correctness and one shape
 """
 
