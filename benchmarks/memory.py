@@ -5,6 +5,10 @@ Counted is the growth of its resident memory from before it to the peak; a first
 rollout, with the same model, has loaded by then whatever is loaded once. The estimate is told how
 long completions were and what they shared, in the rollout with most tokens.
 
+glibc keeps much of what is freed for later, so every case is also run with it told to give that
+back at once (MALLOC_MMAP_THRESHOLD_=65536); the difference is what it holds in reserve. The last
+line is JSON.
+
     python -m benchmarks.memory            # the quickstart's model and one of 45 million weights
     python -m benchmarks.memory --only quickstart "45 M, adapter"
 """
@@ -51,6 +55,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "45 M, adapter": (*LARGER, *ADAPTER),
     "45 M, bf16-mixed": (*LARGER, "--trainer.precision", "bf16-mixed"),
 }
+RETURNED = {"MALLOC_MMAP_THRESHOLD_": str(2**16)}  # bytes from which memory is mapped by itself
 SHORT = (
     *("--data.prompts_per_rollout", "1", "--model.group_size", "2", "--trainer.max_steps", "1"),
     *("--model.micro_batch_size", "2", "--trainer.accumulate_grad_batches", "1"),
@@ -165,14 +170,34 @@ def main() -> None:
     if arguments.here:
         print(json.dumps(measure(arguments.here)))
         return
-    print("| case | estimated, MiB | measured, MiB | estimated ÷ measured |\n|---|---|---|---|")
+    print("| case | estimated, MiB | measured, MiB | ÷ | freed given back, MiB | ÷ |")
+    print("|---|---|---|---|---|---|")
+    figures = {}
     for name in arguments.only:
-        command = [sys.executable, "-m", "benchmarks.memory", "--here", name]
-        ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        found = json.loads(ended.stdout.splitlines()[-1])
-        ratio = found["estimate"] / found["measured"]
-        cells = f"{found['estimate']:.0f} | {found['measured']:.0f} | {ratio:.2f}"
-        print(f"| {name} | {cells} |", flush=True)
+        kept, returned = in_fresh_process(name, {}), in_fresh_process(name, RETURNED)
+        figures[name] = {**kept, "returned": returned["measured"]}
+        estimated = kept["estimate"]
+        cells = [
+            f"{found['measured']:.0f} | {estimated / found['measured']:.2f}"
+            for found in (kept, returned)
+        ]
+        print(f"| {name} | {estimated:.0f} | {' | '.join(cells)} |", flush=True)
+    print(json.dumps(figures))
+
+
+def in_fresh_process(name: str, environment: dict[str, str]) -> dict[str, float]:
+    """What :func:`measure` finds in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.memory", "--here", name]
+    ended = subprocess.run(
+        command,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | environment,
+    )
+    found: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
+    return found
 
 
 if __name__ == "__main__":
