@@ -1,8 +1,6 @@
 """Run by test_two_processes.py in an interpreter of its own: two processes share a rollout."""
 
-import multiprocessing
 import os
-import socket
 import sys
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from lgrpo_lightning.objective.denominators import Aggregation
 from lgrpo_lightning.policy import LoRASettings
 from lgrpo_lightning.rollout import SamplingSettings
 from tests.module.fixed import FixedRollouts
+from tests.module.ranks import run_two
 from tests.module.runs import HELD_OUT, Recorder, make_data, make_module, make_trainer
 
 CASES = {
@@ -92,15 +91,4 @@ def rank(folder, model, number):
 
 
 if __name__ == "__main__":
-    folder, model = Path(sys.argv[1]), sys.argv[2]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    # Forked, so that the libraries are imported once.
-    fork = multiprocessing.get_context("fork")
-    ranks = [fork.Process(target=rank, args=(folder, model, number)) for number in range(2)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join()
-    sys.exit(max(abs(process.exitcode) for process in ranks))
+    run_two(rank, Path(sys.argv[1]), sys.argv[2])

@@ -3,15 +3,14 @@
 import contextlib
 import io
 import logging
-import multiprocessing
 import os
-import socket
 import sys
 from pathlib import Path
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from tests.module.ranks import run_two
 from tests.module.runs import make_data, make_module, make_trainer, weights
 
 
@@ -46,15 +45,4 @@ def rank(folder, number):
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    # Forked, so that the libraries are imported once.
-    fork = multiprocessing.get_context("fork")
-    ranks = [fork.Process(target=rank, args=(folder, number)) for number in range(2)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join()
-    sys.exit(max(abs(process.exitcode) for process in ranks))
+    run_two(rank, Path(sys.argv[1]))
