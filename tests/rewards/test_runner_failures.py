@@ -58,7 +58,7 @@ def test_time_limit_holds_for_a_worker_that_is_stopped(make_runner, score):
     start = time.perf_counter()
     with pytest.raises(RewardError, match="longer than its time limit"):
         score(make_runner("stops", time_limit=LIMIT), ["a"])
-    assert time.perf_counter() - start < LIMIT + 10.0
+    assert time.perf_counter() - start < LIMIT + 2.0
 
 
 def test_worker_is_replaced_after_a_hang(make_runner, score):
